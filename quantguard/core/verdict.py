@@ -1,0 +1,85 @@
+"""What the gate can say, and the exit code that says it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+
+class Verdict(Enum):
+    PROMOTE = "PROMOTE"
+    BLOCK = "BLOCK"
+    HOLD = "HOLD"  # could not tell; fails closed
+
+
+class ExitCode(IntEnum):
+    PASSED = 0
+    BLOCKED = 1
+    INCONCLUSIVE = 2
+    NOTHING_TO_GATE = 3
+    USAGE = 4
+
+
+class Subject(Enum):
+    """Which bytes a measurement or a decision is about."""
+
+    ORIGINAL = "original"
+    HARDENED = "hardened"
+
+
+class Outcome(Enum):
+    """What one rule of the policy said."""
+
+    MET = "met"
+    VIOLATED = "violated"
+    UNMEASURED = "unmeasured"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One rule applied to one measurement."""
+
+    rule: str  # dotted path in the policy, e.g. attack_success.content_injection.max_upper_bound
+    outcome: Outcome
+    measured: str  # what was measured, with count and interval, as a reader would say it
+    limit: str  # what the policy allows
+    where: str  # scheme or tensor, e.g. nf4
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The policy's answer about one set of bytes."""
+
+    subject: Subject
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+
+    def failures(self) -> tuple[Reason, ...]:
+        """The reasons that kept it from being promoted, violated before unmeasured."""
+        violated = tuple(r for r in self.reasons if r.outcome is Outcome.VIOLATED)
+        return violated + tuple(r for r in self.reasons if r.outcome is Outcome.UNMEASURED)
+
+
+@dataclass(frozen=True, slots=True)
+class GateOutcome:
+    """What one run of the gate concluded about a model version.
+
+    `hardened` is None where nothing was hardened. At most one subject is promoted: the original where it
+    passes as it is, otherwise the hardened derivative where that passes.
+    """
+
+    original: Decision
+    hardened: Decision | None
+
+    @property
+    def promoted(self) -> Subject | None:
+        if self.original.verdict is Verdict.PROMOTE:
+            return Subject.ORIGINAL
+        if self.hardened is not None and self.hardened.verdict is Verdict.PROMOTE:
+            return Subject.HARDENED
+        return None
+
+    @property
+    def verdict(self) -> Verdict:
+        """PROMOTE where something may be promoted; otherwise the original's own verdict."""
+        return Verdict.PROMOTE if self.promoted is not None else self.original.verdict

@@ -1,0 +1,34 @@
+"""How a figure is said, the same in a reason, a tag and a report."""
+
+from __future__ import annotations
+
+import math
+
+from quantguard.core.measurement import PairedDrop, Rate, Unmeasured
+
+
+def percent(share: float) -> str:
+    """`share` (1.0 is everything) as `5.8 %`; `?` where it is not a finite number."""
+    return f"{share * 100:.1f} %" if math.isfinite(share) else "? %"
+
+
+def interval(lower: float, upper: float) -> str:
+    """`[0.0 %, 5.8 %]`."""
+    return f"[{percent(lower)}, {percent(upper)}]"
+
+
+def rate_text(rate: Rate | Unmeasured) -> str:
+    """`3 of 60, 5.0 % [1.0 %, 13.9 %]`, or why it is not known."""
+    if isinstance(rate, Unmeasured):
+        return f"unmeasured: {rate.reason}"
+    value = rate.value if rate.trials else math.nan
+    return f"{rate.successes} of {rate.trials}, {percent(value)} {interval(rate.lower, rate.upper)}"
+
+
+def drop_text(drop: PairedDrop | Unmeasured) -> str:
+    """`lost 3, gained 1 of 200, 1.0 % [-1.9 %, 4.5 %]`, or why it is not known; positive is worse."""
+    if isinstance(drop, Unmeasured):
+        return f"unmeasured: {drop.reason}"
+    value = drop.value if drop.trials else math.nan
+    counts = f"lost {drop.lost}, gained {drop.gained} of {drop.trials}"
+    return f"{counts}, {percent(value)} {interval(drop.lower, drop.upper)}"

@@ -1,0 +1,63 @@
+"""Moving weights so that stock quantization rounds them to chosen levels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quantguard.core.scheme import Scheme
+from quantguard.grids.grid import Grid
+
+# Share of the cell's width kept between a committed weight and its boundaries. 4-bit: further than any kernel's
+# last-bit difference. INT8 casts to float16 first, whose spacing is up to 1/16 of a cell in the upper half of a row.
+_MARGIN = {Scheme.NF4: 0.02, Scheme.FP4: 0.02, Scheme.INT8: 0.1}
+
+
+def pin(grid: Grid, weight: Tensor, chosen: Tensor) -> Tensor:
+    """`chosen` with the level of every pinned weight set back to the one it has: int64, the shape of `weight`."""
+    return torch.where(grid.pinned(weight), grid.nearest(weight), chosen)
+
+
+def commit(grid: Grid, weight: Tensor, chosen: Tensor, *, near: Tensor | None = None) -> Tensor:
+    """A weight of the same dtype that stock quantization rounds to exactly the `chosen` levels.
+
+    Each weight goes to the value nearest to `near` (default: `weight`) that is inside the chosen cell, representable
+    in the dtype, and a margin (2 % of the cell's width, INT8 10 %) off its boundaries where the dtype is fine enough
+    for that. Weights that are there already keep their bits; pinned ones always do, so that no scale moves.
+
+    Args:
+        weight: (rows, columns), float32, float16 or bfloat16, finite.
+        chosen: level indices, int64, the shape of `weight`; at pinned weights, the level they have (see `pin`).
+        near: float values of the shape of `weight`.
+
+    Raises:
+        ValueError: a pinned weight was asked to change its level, or no value of the dtype lies in a chosen cell
+            (float16 denormals: the cell is narrower than the dtype's spacing).
+    """
+    target = weight if near is None else near
+    pinned = grid.pinned(weight)
+    if bool((grid.nearest(weight) != chosen)[pinned].any()):
+        raise ValueError("a weight that decides its block's scale cannot change its level")
+    lower, upper = grid.cell(chosen)
+    inset = _MARGIN[grid.scheme] * (upper - lower)
+    unit = grid.unit(weight)
+    # No weight may outgrow the maximum of its block or row: that would move the scale.
+    ceiling = grid.magnitude_limit(weight).to(weight.dtype)
+    clipped = torch.clamp(target.float(), (lower + inset) * unit, (upper - inset) * unit).to(weight.dtype)
+    centre = grid.value(weight, chosen).to(weight.dtype)
+    result = torch.where(pinned, weight, torch.clamp(clipped, -ceiling, ceiling))
+    wrong = grid.nearest(result) != chosen
+    for candidate in (centre, _step(centre, up=True), _step(centre, up=False)):
+        if not bool(wrong.any()):
+            return result
+        result = torch.where(wrong, torch.clamp(candidate, -ceiling, ceiling), result)
+        wrong = grid.nearest(result) != chosen
+    if bool(wrong.any()):
+        raise ValueError(f"{int(wrong.sum())} chosen cells hold no {weight.dtype} value")
+    return result
+
+
+def _step(values: Tensor, *, up: bool) -> Tensor:
+    """The next representable value of the dtype towards plus or minus infinity."""
+    limit = torch.full_like(values, float("inf") if up else -float("inf"))
+    return torch.nextafter(values, limit)
