@@ -33,13 +33,23 @@ def fp4_levels() -> Tensor:
     return twelfths / 12.0
 
 
-def block_scale(weight: Tensor, block_size: int) -> Tensor:
+def block_absmax(weight: Tensor, block_size: int) -> Tensor:
     """Absmax of each weight's block, float32, the shape of `weight`; the last block may be short."""
     blocks, count = _blocks(weight, block_size)
     absmax = blocks.abs().amax(dim=1, keepdim=True)  # (blocks, 1)
-    if count % block_size:  # the library stores the clamped absmax of a short block, the plain one of a whole block
-        absmax[-1] = absmax[-1].clamp(min=_TINY)
     return absmax.expand(blocks.shape).reshape(-1)[:count].reshape(weight.shape)
+
+
+def block_scale(weight: Tensor, block_size: int) -> Tensor:
+    """What the library stores as each weight's absmax, float32, the shape of `weight`.
+
+    The absmax itself, but that a short last block's is clamped away from zero.
+    """
+    scale = block_absmax(weight, block_size).clone()
+    short = weight.numel() % block_size
+    if short:
+        scale.view(-1)[-short:].clamp_(min=_TINY)
+    return scale
 
 
 def block_normalise(weight: Tensor, block_size: int) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from quantguard.core.scheme import Scheme
-from quantguard.grids.block import BLOCK_SIZE, block_normalise, block_scale, fp4_levels, nf4_levels
+from quantguard.grids.block import BLOCK_SIZE, block_absmax, block_normalise, block_scale, fp4_levels, nf4_levels
 from quantguard.grids.row import int8_levels, row_normalise, row_scale
 
 
@@ -109,10 +109,11 @@ class Grid:
     def pinned(self, weight: Tensor) -> Tensor:
         """True where the weight's magnitude decides its block's or row's scale (or ties with it): bool.
 
+        All of a block of zeros is pinned.
         Moving one of these moves every code that shares the scale, so no method here ever does.
         """
         deciding = weight.half() if self.scheme is Scheme.INT8 else weight
-        return deciding.float().abs() >= self.scale(weight)
+        return deciding.float().abs() >= self.magnitude_limit(deciding)
 
     def interval(self, weight: Tensor, margin: float) -> tuple[Tensor, Tensor]:
         """Bounds within which each weight keeps its level: two float32 tensors of the shape of `weight`.
@@ -138,7 +139,7 @@ class Grid:
         """Largest magnitude among the weights that share a scale, before any cast: float32, the shape of `weight`."""
         if self.scheme is Scheme.INT8:
             return weight.float().abs().amax(dim=1, keepdim=True).expand(weight.shape)
-        return self.scale(weight)
+        return block_absmax(weight, self.block_size)
 
     def unit(self, weight: Tensor) -> Tensor:
         """How much weight one unit of the normalised axis is: float32, the shape of `weight`."""
