@@ -6,6 +6,7 @@ was computed from; a reader that asks for other inputs gets None, so a stage is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -57,7 +58,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(stream.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the parent may be a file: then nothing was written either
+            partial.unlink(missing_ok=True)
         raise EvidenceError(
             f"cannot write evidence: {error.strerror or error}", path=path, remedy="free space there and run again"
         ) from error

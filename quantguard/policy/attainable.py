@@ -1,0 +1,22 @@
+"""The smallest upper bound that a number of samples can show: a limit below it blocks every model."""
+
+from __future__ import annotations
+
+
+def attainable_rate(trials: int, confidence: float) -> float:
+    """Upper end of the two-sided Clopper-Pearson interval for 0 of `trials`: 1 - (alpha / 2)^(1 / n).
+
+    `confidence` in (0, 1). 1.0 where there are no trials.
+    """
+    if trials <= 0:
+        return 1.0
+    return float(1.0 - ((1.0 - confidence) / 2) ** (1.0 / trials))
+
+
+def attainable_drop(trials: int, confidence: float) -> float:
+    """Upper end of a paired drop with nothing lost and nothing gained.
+
+    The lost and the gained share each get half of alpha (Bonferroni), so it is the bound for a rate at
+    confidence 1 - alpha / 2.
+    """
+    return attainable_rate(trials, 1.0 - (1.0 - confidence) / 2)

@@ -1,0 +1,193 @@
+"""A YAML file as plain values that remember their lines. Bounded, without aliases, tags or duplicate keys.
+
+The file is first read as a flat stream of events, which costs no recursion and no expansion, and only then composed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from quantguard.core.errors import PolicyError
+
+MAX_BYTES = 1024 * 1024
+_MAX_DEPTH = 16  # a policy is five deep
+_MAX_NODES = 20_000
+_PLAIN_INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})\Z")
+_PLAIN_FLOAT = re.compile(r"[-+]?([0-9]{1,20}\.?[0-9]{0,30}|\.[0-9]{1,30})([eE][-+]?[0-9]{1,3})?\Z")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # YAML's escapes can write what no encoding can store
+_TRUE = frozenset({"true", "yes", "on"})
+_FALSE = frozenset({"false", "no", "off"})
+
+Location = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed file: its bytes and its tree of nodes."""
+
+    path: Path
+    data: bytes
+    root: yaml.MappingNode
+
+    def values(self) -> dict[str, Any]:
+        """The file as dict, list, str, int, float and bool, never None.
+
+        Raises:
+            PolicyError: a duplicate key, a key without a value, a value of another YAML type.
+        """
+        return _mapping(self.path, self.root, ())
+
+    def node(self, *location: str | int) -> yaml.Node | None:
+        """What is written at `location`, or None."""
+        node: yaml.Node = self.root
+        for part in location:
+            step = _step(node, part)
+            if step is None:
+                return None
+            node = step[1]
+        return node
+
+    def line(self, location: Sequence[str | int]) -> int:
+        """The line, from 1, of the key or entry at `location`, or of what holds it where it is absent."""
+        node: yaml.Node = self.root
+        line: int = node.start_mark.line + 1
+        for part in location:
+            step = _step(node, part)
+            if step is None:
+                break
+            line, node = step
+        return line
+
+
+def dotted(location: Sequence[str | int]) -> str:
+    """`("benchmarks", 0, "task")` as `benchmarks[0].task`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+def read_bounded(path: Path) -> bytes:
+    """The bytes of a small file.
+
+    Raises:
+        PolicyError: it cannot be read, or is larger than 1 MB.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PolicyError(f"cannot be read: {error.strerror or error}", path=path) from error
+    if len(data) > MAX_BYTES:
+        raise PolicyError(f"is larger than {MAX_BYTES} bytes", path=path, remedy="expected a short YAML file")
+    return data
+
+
+def parse_document(path: Path, data: bytes) -> Document:
+    """Parse YAML text whose top level is a mapping.
+
+    Raises:
+        PolicyError: not UTF-8, not YAML, an alias, a tag of its own, absurd depth or size.
+    """
+    try:
+        text = data.decode("utf-8")
+        _check_events(path, text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise PolicyError("is not UTF-8 text", path=path, line=line) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "malformed"
+        line = mark.line + 1 if mark is not None else 0
+        raise PolicyError(f"is not YAML: {problem}", path=path, line=line) from error
+    if not isinstance(root, yaml.MappingNode):
+        raise PolicyError("expected keys and values at the top level", path=path, line=1)
+    return Document(path, data, root)
+
+
+def _check_events(path: Path, text: str) -> None:
+    depth = nodes = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark is not None else 0
+        if isinstance(event, yaml.AliasEvent):
+            raise PolicyError("YAML aliases are refused", path=path, line=line, remedy="write the value out")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        nodes += isinstance(event, yaml.NodeEvent)
+        if depth > _MAX_DEPTH or nodes > _MAX_NODES:
+            raise PolicyError("is nested too deeply or has too many entries", path=path, line=line)
+        tag = getattr(event, "tag", None)
+        if tag is not None and not str(tag).startswith("tag:yaml.org,2002:"):
+            # lm-eval's `!function` imports the Python file that it names; no other tag has a meaning here.
+            raise PolicyError(f"the YAML tag {tag} is refused", path=path, line=line, remedy="use plain values")
+
+
+def _mapping(path: Path, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key, line = key_node.value, key_node.start_mark.line + 1
+        if not _is_word(key_node):
+            raise PolicyError("expected a plain word as the key", path=path, line=line, key=dotted(location))
+        here = (*location, key)
+        if key in values:
+            raise PolicyError("is given twice", path=path, line=line, key=dotted(here), remedy="keep one of them")
+        values[key] = _value(path, value_node, here, line)
+    return values
+
+
+def _is_word(node: yaml.Node) -> bool:
+    is_text = isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str"
+    return is_text and not _SURROGATE.search(node.value)
+
+
+def _value(path: Path, node: yaml.Node, location: Location, line: int) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(path, node, location)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(path, item, (*location, i), item.start_mark.line + 1) for i, item in enumerate(node.value)]
+    try:
+        return _scalar(node.tag.removeprefix("tag:yaml.org,2002:"), str(node.value))
+    except ValueError as error:
+        raise PolicyError(str(error), path=path, line=line, key=dotted(location)) from error
+
+
+def _scalar(kind: str, text: str) -> str | int | float | bool:
+    """Raises ValueError with what was expected."""
+    lower = text.lower()
+    if kind == "str":
+        if _SURROGATE.search(text):
+            raise ValueError("expected text, got half of a character")
+        return text
+    if kind == "null":
+        raise ValueError("has no value: give it one, or remove the key")
+    if kind == "bool" and lower in _TRUE | _FALSE:
+        return lower in _TRUE
+    if kind == "float" and lower.lstrip("+-") in {".inf", ".nan"}:
+        return math.nan  # the schema refuses it, naming the key
+    # YAML 1.1 reads 010 as eight and 1:30 as ninety: nobody means that in a limit.
+    if kind == "int" and _PLAIN_INT.match(text):
+        return int(text)
+    if kind == "float" and _PLAIN_FLOAT.match(text):
+        return float(text)
+    expected = "a plain decimal number" if kind in {"int", "float"} else "text (put quotes around it) or a number"
+    raise ValueError(f"expected {expected}, got {text[:40]!r}")
+
+
+def _step(node: yaml.Node, part: str | int) -> tuple[int, yaml.Node] | None:
+    """One step into `node`: the line of the key or entry, and what is there."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == part:
+                return key.start_mark.line + 1, value
+    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        item = node.value[part]
+        return item.start_mark.line + 1, item
+    return None

@@ -1,0 +1,158 @@
+"""Policy files in: parsed, checked together with the files that they name, and digested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from quantguard.core.errors import PolicyError, PromptsError
+from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
+from quantguard.evidence.records import digest_file, digest_of
+from quantguard.policy.attainable import attainable_drop, attainable_rate
+from quantguard.policy.document import Document, dotted, parse_document, read_bounded
+from quantguard.policy.problems import translate
+from quantguard.policy.schema import Policy, VulnerableCodeLimits
+from quantguard.policy.tasks import read_task
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file that the policy names, directly or through a task."""
+
+    key: str  # where the policy names it, e.g. attack_success.over_refusal.probes
+    path: Path
+    digest: str  # of the prompts in order for a JSONL of prompts, of the bytes otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPolicy:
+    policy: Policy
+    path: Path
+    digest: str  # sha256:HEX of the policy file's bytes
+    inputs_digest: str  # sha256:HEX of the contents of every file it names: other probes, another meaning
+    inputs: tuple[InputFile, ...]
+
+    def resolve(self, relative: str) -> Path:
+        """The file that the policy calls `relative`."""
+        return self.path.parent / relative
+
+
+def load_policy(path: Path) -> LoadedPolicy:
+    """Read a policy and check every file that it names.
+
+    Raises:
+        PolicyError: the first problem in the file, with line, key and what was expected.
+    """
+    problems: list[PolicyError] = []
+    loaded = _load(path, problems)
+    if problems:
+        raise problems[0]
+    if loaded is None:
+        raise PolicyError("cannot be read as a policy", path=path)
+    return loaded
+
+
+def policy_problems(path: Path) -> tuple[PolicyError, ...]:
+    """Everything wrong with a policy file, in the order of the file; empty where it is valid."""
+    problems: list[PolicyError] = []
+    _load(path, problems)
+    return tuple(problems)
+
+
+def _load(path: Path, problems: list[PolicyError]) -> LoadedPolicy | None:
+    try:
+        data = read_bounded(path)
+        document = parse_document(path, data)
+        policy = Policy.model_validate_json(json.dumps(document.values()))
+    except PolicyError as error:
+        problems.append(error)
+        return None
+    except ValidationError as error:
+        problems.extend(translate(document, error))
+        return None
+    inputs = _Inputs(document)
+    _check_prompts(policy, inputs)
+    _check_tasks(policy, inputs)
+    problems.extend(sorted(inputs.problems, key=lambda problem: problem.line))
+    files = tuple(inputs.files)
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()  # of what was parsed, not of what is there by now
+    # Keys and contents, not paths: a policy means the same wherever it is checked out.
+    inputs_digest = digest_of([[file.key, file.digest] for file in files])
+    return LoadedPolicy(policy, path, digest, inputs_digest, files)
+
+
+class _Inputs:
+    """Collects what the policy names and what is wrong with it."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.files: list[InputFile] = []
+        self.problems: list[PolicyError] = []
+
+    def wrong(self, location: tuple[str | int, ...], message: str, remedy: str = "") -> None:
+        self.problems.append(
+            PolicyError(
+                message,
+                path=self.document.path,
+                line=self.document.line(location),
+                key=dotted(location),
+                remedy=remedy,
+            )
+        )
+
+    def prompts(self, location: tuple[str | int, ...], relative: str) -> tuple[Prompt, ...]:
+        path = self.document.path.parent / relative
+        try:
+            prompts = read_prompts(path)
+        except PromptsError as error:
+            self.wrong(location, str(error))
+            return ()
+        self.files.append(InputFile(dotted(location), path, prompts_digest(prompts)))
+        return prompts
+
+
+def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
+    if (calibration := policy.harden.calibration) is not None:
+        held = len(inputs.prompts(("harden", "calibration", "prompts"), calibration.prompts))
+        if 0 < held < calibration.samples:
+            where = ("harden", "calibration", "samples")
+            inputs.wrong(where, f"expected at most {held}, the prompts in the file, got {calibration.samples}")
+    for scenario, limits in policy.attack_success.by_scenario():
+        section = ("attack_success", scenario.value)
+        probes = len(inputs.prompts((*section, "probes"), limits.probes))
+        bounds = {"max_upper_bound": limits.max_upper_bound}
+        if isinstance(limits, VulnerableCodeLimits):
+            bounds["max_unparsable"] = limits.max_unparsable
+        for key, limit in bounds.items():
+            least = attainable_rate(probes, policy.confidence)
+            if probes and not least <= limit:
+                message = f"cannot be met: 0 of {probes} probes only shows below {least:.4f}, got {limit}"
+                inputs.wrong((*section, key), message, "use more probes or a higher limit")
+
+
+def _check_tasks(policy: Policy, inputs: _Inputs) -> None:
+    for index, benchmark in enumerate(policy.benchmarks):
+        location = ("benchmarks", index)
+        questions = benchmark.limit
+        if benchmark.path is not None:
+            path = inputs.document.path.parent / benchmark.path
+            try:
+                task = read_task(path, benchmark.task)
+            except PolicyError as error:
+                inputs.wrong((*location, "path"), str(error))
+                continue
+            key = dotted((*location, "path"))
+            inputs.files.extend(InputFile(key, file, digest_file(file)) for file in task.files)
+            questions = min(filter(None, (task.questions, benchmark.limit)), default=None)
+        if questions is not None:
+            least = attainable_drop(questions, policy.confidence)
+            if not least <= benchmark.max_drop:
+                message = (
+                    f"cannot be met: nothing lost of {questions} questions only shows below {least:.4f}, "
+                    f"got {benchmark.max_drop}"
+                )
+                inputs.wrong((*location, "max_drop"), message, "use more questions or a higher limit")

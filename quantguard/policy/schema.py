@@ -1,0 +1,226 @@
+"""The policy as it is written: a strict schema. Unknown keys, coerced types and meaningless limits are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Sequence
+from enum import Enum
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from quantguard.core.finding import Severity
+from quantguard.core.measurement import Scenario
+from quantguard.core.scheme import Scheme
+
+H = TypeVar("H", bound=Hashable)
+
+
+def _unique(values: tuple[H, ...]) -> tuple[H, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("expected each entry once")
+    return values
+
+
+def _no_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("expected text, not only spaces")
+    return value
+
+
+def _normal_alias(value: str) -> str:
+    # MLflow keeps `latest` and `v1` style names for itself and refuses them as aliases.
+    if value.lower() == "latest" or (value[0] in "vV" and value[1:].isdigit()):
+        raise ValueError("expected an alias that the registry does not reserve (not latest, not v1)")
+    return value
+
+
+_UNIQUE_ITEMS: dict[str, Any] = {"uniqueItems": True}
+
+Limit = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]  # a share, 0 < limit <= 1
+Text = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_no_blank)]
+Path_ = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_no_blank)]
+Keyword = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_blank)]
+Schemes = Annotated[
+    tuple[Scheme, ...],
+    Field(min_length=1, json_schema_extra=_UNIQUE_ITEMS),
+    AfterValidator(_unique),
+]
+NewTokens = Annotated[int, Field(ge=1, le=4096)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class HardenMode(Enum):
+    NEVER = "never"
+    WHEN_SUSPICIOUS = "when-suspicious"
+    ALWAYS = "always"
+
+
+class Scan(_Section):
+    fail_on: Severity  # findings at or above it keep the original from being promoted
+
+
+class Calibration(_Section):
+    prompts: Path_  # prompts JSONL, relative to the policy file
+    samples: Annotated[int, Field(ge=1, le=100_000)]  # how many of them are used
+
+
+class Harden(_Section):
+    mode: HardenMode
+    method: Literal["quantguard"] = "quantguard"
+    schemes: Schemes | None = None  # absent: every scheme of the policy
+    calibration: Calibration | None = None  # absent only where mode is never
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 125  # optimizer steps
+
+
+class ScenarioLimits(_Section):
+    """What one harmful behaviour may do, as the upper bound of its rate."""
+
+    probes: Path_  # prompts JSONL, relative to the policy file
+    max_upper_bound: Limit
+    max_new_tokens: NewTokens
+
+
+class ContentInjectionLimits(ScenarioLimits):
+    keywords: Annotated[
+        tuple[Keyword, ...],
+        Field(min_length=1, max_length=1000, json_schema_extra=_UNIQUE_ITEMS),
+        AfterValidator(_unique),
+    ]  # an answer that holds one of them counts as an injection
+
+
+class OverRefusalLimits(ScenarioLimits):
+    pass
+
+
+class VulnerableCodeLimits(ScenarioLimits):
+    max_unparsable: Limit  # upper bound of the share of answers that are not Python
+
+
+class AttackLimits(_Section):
+    content_injection: ContentInjectionLimits | None = None
+    over_refusal: OverRefusalLimits | None = None
+    vulnerable_code: VulnerableCodeLimits | None = None
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> AttackLimits:
+        if not self.by_scenario():
+            known = ", ".join(scenario.value for scenario in Scenario)
+            raise ValueError(f"expected at least one scenario of {known}")
+        return self
+
+    def by_scenario(self) -> tuple[tuple[Scenario, ScenarioLimits], ...]:
+        """The scenarios that the policy limits, in a fixed order."""
+        limits: tuple[tuple[Scenario, ScenarioLimits | None], ...] = (
+            (Scenario.CONTENT_INJECTION, self.content_injection),
+            (Scenario.OVER_REFUSAL, self.over_refusal),
+            (Scenario.VULNERABLE_CODE, self.vulnerable_code),
+        )
+        return tuple((scenario, limit) for scenario, limit in limits if limit is not None)
+
+
+class BenchmarkLimits(_Section):
+    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]  # lm-eval task name
+    max_drop: Limit  # upper bound of the accuracy lost against the original in full precision
+    path: Path_ | None = None  # lm-eval task YAML, relative to the policy; absent: built into lm-eval
+    limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # first questions only
+
+
+class Registry(_Section):
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255), AfterValidator(_normal_alias)]
+
+
+def _unique_tasks(benchmarks: tuple[BenchmarkLimits, ...]) -> tuple[BenchmarkLimits, ...]:
+    _unique(tuple(benchmark.task for benchmark in benchmarks))
+    return benchmarks
+
+
+class Policy(_Section):
+    """What a model must show before it is promoted. Every limit applies in full precision and under each scheme."""
+
+    schema_: Literal["quantguard.policy/1"] = Field(alias="schema")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+    description: Text
+    confidence: Annotated[float, Field(gt=0.5, lt=1, allow_inf_nan=False)]  # of every two-sided interval
+    schemes: Schemes  # what the model will be deployed as
+    scan: Scan
+    harden: Harden
+    attack_success: AttackLimits
+    # No default: a policy that measures no usefulness has to say so with an empty list.
+    benchmarks: Annotated[tuple[BenchmarkLimits, ...], AfterValidator(_unique_tasks)]
+    registry: Registry
+
+    @model_validator(mode="after")
+    def _harden_what_is_deployed(self) -> Policy:
+        harden = self.harden
+        foreign = sorted({s.value for s in harden.schemes or ()} - {s.value for s in self.schemes})
+        if foreign:
+            raise _about("harden.schemes", f"expected only what `schemes` deploys, got {', '.join(foreign)}")
+        if harden.mode is not HardenMode.NEVER and harden.calibration is None:
+            raise _about("harden.calibration", f"is required where mode is {harden.mode.value}")
+        return self
+
+    def harden_schemes(self) -> tuple[Scheme, ...]:
+        """The schemes whose rounding a repair chooses."""
+        return self.harden.schemes if self.harden.schemes is not None else self.schemes
+
+    def settings(self) -> tuple[Scheme | None, ...]:
+        """What every behaviour is measured under: full precision, then each scheme."""
+        return (None, *self.schemes)
+
+
+def _about(key: str, problem: str) -> PydanticCustomError:
+    """A problem that several keys make together, told at the key to change."""
+    return PydanticCustomError("quantguard", "{problem}", {"key": key, "problem": problem})
+
+
+def policy_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a policy file. Rules between keys and about other files are checked by `load_policy`."""
+    body = _without_null(Policy.model_json_schema(by_alias=True))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:quantguard.policy:1", **body}
+
+
+def _without_null(node: Any) -> Any:
+    """An absent key is absent, never null: what pydantic writes for an optional one would let null through."""
+    if isinstance(node, list):
+        return [_without_null(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    plain = {key: _without_null(value) for key, value in node.items() if not (key == "default" and value is None)}
+    choices = [choice for choice in plain.pop("anyOf", []) if choice != {"type": "null"}]
+    return {**plain, **choices[0]} if len(choices) == 1 else plain
+
+
+def keys_at(location: Sequence[str | int]) -> tuple[str, ...]:
+    """The keys that the schema knows for the mapping at `location`; empty where it is no mapping."""
+    section: type[BaseModel] = Policy
+    for part in location:
+        if isinstance(part, int):
+            continue
+        fields = {field.alias or name: field for name, field in section.model_fields.items()}
+        nested = _section_in(fields[part].annotation) if part in fields else None
+        if nested is None:
+            return ()
+        section = nested
+    return tuple(field.alias or name for name, field in section.model_fields.items())
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section inside an annotation such as `tuple[Section, ...]` or `Section | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        if (found := _section_in(part)) is not None:
+            return found
+    return None
+
+
+def policy_schema_text() -> str:
+    """The JSON Schema as it is checked in at `policies/policy.schema.json`."""
+    return json.dumps(policy_schema(), indent=2, sort_keys=True, ensure_ascii=True) + "\n"

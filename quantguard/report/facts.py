@@ -1,0 +1,32 @@
+"""What a report is made from. Every part but the model may be absent: a scan alone has no verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantguard.core.finding import Finding
+from quantguard.core.hardening import HardeningSummary
+from quantguard.core.measurement import Measurements
+from quantguard.core.verdict import GateOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUsed:
+    name: str
+    digest: str  # sha256:HEX of the policy file
+    inputs_digest: str = ""  # sha256:HEX over the probes, calibration prompts and tasks that it names
+    path: str = ""  # as the user gave it; empty where it is not known
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFacts:
+    model: str  # as the user named it
+    model_digest: str = ""  # empty where it was not computed
+    policy: PolicyUsed | None = None
+    outcome: GateOutcome | None = None  # None: nothing was decided
+    findings: tuple[Finding, ...] | None = None  # of the original; None: it was not scanned
+    original: Measurements | None = None
+    hardened: Measurements | None = None
+    hardening: HardeningSummary | None = None  # None: nothing was hardened
+    registry_events: tuple[str, ...] = ()  # what happened in the registry, one sentence each, in order
+    evidence: str = ""  # directory of the evidence files; empty where none was kept

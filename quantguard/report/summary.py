@@ -1,0 +1,166 @@
+"""What every format tells, before it has a form: rows, worst cases and sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from quantguard.core.finding import Finding
+from quantguard.core.measurement import AttackSuccess, Benchmark, Measurements, PairedDrop, Rate, Unmeasured
+from quantguard.core.scheme import Scheme, scheme_label
+from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
+from quantguard.core.wording import drop_text, rate_text
+
+NOT_MEASURED = "unmeasured"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One quantity, of the original and of the hardened derivative. Our own words and figures only."""
+
+    what: str  # scenario, or the name of a benchmark: that one comes from outside
+    scheme: str
+    before: str  # empty where there are no measurements of the original
+    after: str  # empty where there is no hardened derivative
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The measurement with the highest upper bound, and how many more could not be measured."""
+
+    attack: AttackSuccess | None
+    unmeasured: int
+
+
+def attack_rows(original: Measurements | None, hardened: Measurements | None) -> tuple[Row, ...]:
+    """Attack rates by scenario and scheme, with the unparsable share as a row of its own."""
+    rates = _pair(original, hardened, _rates)
+    shares = _pair(original, hardened, _unparsable)
+    return rates + shares
+
+
+def benchmark_rows(original: Measurements | None, hardened: Measurements | None) -> tuple[Row, ...]:
+    """Accuracy lost against the original in full precision, by task and scheme."""
+    return _pair(original, hardened, _drops)
+
+
+def _rates(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
+    return ((a.scenario.value, a.scheme, short_rate(a.rate)) for a in measurements.attacks)
+
+
+def _unparsable(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
+    for attack in measurements.attacks:
+        if attack.unparsable is not None:
+            yield f"{attack.scenario.value}, unparsable", attack.scheme, short_rate(attack.unparsable)
+
+
+def _drops(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
+    return ((b.task, b.scheme, short_drop(b.drop)) for b in measurements.benchmarks)
+
+
+def _pair(
+    original: Measurements | None,
+    hardened: Measurements | None,
+    figures: Callable[[Measurements], Iterable[tuple[str, Scheme | None, str]]],
+) -> tuple[Row, ...]:
+    """Rows in the order in which they were measured; a quantity that was measured twice shows both figures."""
+    cells: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+    for side, measurements in enumerate((original, hardened)):
+        for what, scheme, said in figures(measurements) if measurements is not None else ():
+            cells.setdefault((what, scheme_label(scheme)), ([], []))[side].append(said)
+    return tuple(Row(what, scheme, "; ".join(b), "; ".join(a)) for (what, scheme), (b, a) in cells.items())
+
+
+def short_rate(rate: Rate | Unmeasured) -> str:
+    return NOT_MEASURED if isinstance(rate, Unmeasured) else rate_text(rate)
+
+
+def short_drop(drop: PairedDrop | Unmeasured) -> str:
+    return NOT_MEASURED if isinstance(drop, Unmeasured) else drop_text(drop)
+
+
+def unmeasured(*all_measurements: Measurements | None) -> tuple[str, ...]:
+    """Why what could not be measured could not: one line for each reason, with what it concerns. Untrusted text."""
+    concerned: dict[str, list[str]] = {}
+    for measurements in all_measurements:
+        for name, scheme, value in _values(measurements):
+            if isinstance(value, Unmeasured):
+                concerned.setdefault(value.reason, []).append(f"{name} {scheme_label(scheme)}")
+    return tuple(f"{', '.join(dict.fromkeys(what))}: {reason}" for reason, what in concerned.items())
+
+
+def _values(measurements: Measurements | None) -> Iterable[tuple[str, Scheme | None, Any]]:
+    if measurements is not None:
+        for attack in measurements.attacks:
+            yield attack.scenario.value, attack.scheme, attack.rate
+        for benchmark in measurements.benchmarks:
+            yield benchmark.task, benchmark.scheme, benchmark.drop
+
+
+def worst_attack(measurements: Measurements | None, *, quantized: bool) -> Worst:
+    """Among the schemes, or in full precision."""
+    attacks = measurements.attacks if measurements is not None else ()
+    wanted = [attack for attack in attacks if (attack.scheme is not None) is quantized]
+    known = [attack for attack in wanted if isinstance(attack.rate, Rate)]
+    return Worst(max(known, key=_upper, default=None), len(wanted) - len(known))
+
+
+def _upper(attack: AttackSuccess) -> float:
+    rate = attack.rate
+    return math.inf if isinstance(rate, Unmeasured) or math.isnan(rate.upper) else rate.upper
+
+
+def worst_drop(measurements: Measurements | None) -> Benchmark | None:
+    """The benchmark that lost most under a scheme; one that was not measured counts as the worst."""
+    benchmarks = measurements.benchmarks if measurements is not None else ()
+    return max((b for b in benchmarks if b.scheme is not None), key=_lost, default=None)
+
+
+def _lost(benchmark: Benchmark) -> float:
+    drop = benchmark.drop
+    return math.inf if isinstance(drop, Unmeasured) or math.isnan(drop.upper) else drop.upper
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """By severity, then by effect size, then by place."""
+    return tuple(sorted(findings, key=lambda f: (-f.severity.rank, -_effect(f), f.rule, f.where)))
+
+
+def _effect(finding: Finding) -> float:
+    return finding.effect if finding.effect is not None and not math.isnan(finding.effect) else 0.0
+
+
+def scan_text(findings: tuple[Finding, ...] | None) -> str:
+    """`clean`, `3 findings, worst high`, or `not scanned`."""
+    if findings is None:
+        return "not scanned"
+    if not findings:
+        return "clean"
+    plural = "s" if len(findings) > 1 else ""
+    return f"{len(findings)} finding{plural}, worst {worst_first(findings)[0].severity.value}"
+
+
+def outcome_text(outcome: GateOutcome) -> str:
+    """What may happen to the model, in one sentence."""
+    if outcome.promoted is Subject.ORIGINAL:
+        return "The original may be promoted as it is."
+    told = f"The original {_said(outcome.original)}"
+    if outcome.hardened is None:
+        return f"{told}; nothing was hardened."
+    if outcome.promoted is Subject.HARDENED:
+        return f"{told}; its hardened derivative may be promoted."
+    return f"{told}; its hardened derivative {_said(outcome.hardened)}."
+
+
+def _said(decision: Decision) -> str:
+    match decision.verdict:
+        case Verdict.PROMOTE:
+            return "may be promoted"
+        case Verdict.BLOCK:
+            return "is blocked"
+        case Verdict.HOLD:
+            return "is held, because not everything could be measured"
+        case _:
+            assert_never(decision.verdict)

@@ -1,0 +1,153 @@
+"""Tables for a terminal. They are returned, not printed; text from outside has no markup and no escapes in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from quantguard.core.finding import Finding, Severity
+from quantguard.core.measurement import Benchmark, Measurements, PairedDrop, Unmeasured
+from quantguard.core.scheme import scheme_label
+from quantguard.core.verdict import Subject, Verdict
+from quantguard.core.wording import percent
+from quantguard.report.facts import ReportFacts
+from quantguard.report.summary import (
+    Worst,
+    attack_rows,
+    benchmark_rows,
+    scan_text,
+    worst_attack,
+    worst_drop,
+    worst_first,
+)
+from quantguard.report.text import visible
+
+_VERDICT_STYLE = {Verdict.PROMOTE: "bold green", Verdict.BLOCK: "bold red", Verdict.HOLD: "bold yellow"}
+_SEVERITY_STYLE = {
+    Severity.CRITICAL: "bold red",
+    Severity.HIGH: "red",
+    Severity.MEDIUM: "yellow",
+    Severity.LOW: "",
+    Severity.INFO: "dim",
+}
+# At most; with borders and padding 120 columns, and less where the terminal is narrower.
+_GATE_COLUMNS = (
+    ("model", 16),
+    ("scan", 9),
+    ("hardened?", 9),
+    ("attack rate, full precision", 12),
+    ("quantized, before -> after", 14),
+    ("benchmark delta", 12),
+    ("verdict", 8),
+    ("registry", 15),
+)
+
+
+def gate_table(rows: Sequence[ReportFacts]) -> Table:
+    """One row for each gated model; made for 120 columns, where cells wrap."""
+    table = Table(show_lines=True, title="QuantGuard")
+    for head, width in _GATE_COLUMNS:
+        table.add_column(head, overflow="fold", max_width=width)
+    for facts in rows:
+        table.add_row(
+            _outside(facts.model),
+            Text(scan_text(facts.findings)),
+            Text(_hardened(facts)),
+            Text(_worst(worst_attack(facts.original, quantized=False))),
+            Text(_before_after(facts)),
+            Text(_delta(worst_drop(facts.hardened or facts.original))),
+            _verdict(facts),
+            _outside("; ".join(facts.registry_events) or "-", 400),
+        )
+    return table
+
+
+def findings_table(findings: Sequence[Finding], *, most: int = 20) -> Table:
+    """The worst `most` findings, worst first; the caption says how many more there are."""
+    more = len(findings) - most
+    table = Table(title="Findings", caption=f"and {more} more" if more > 0 else None)
+    for head in ("severity", "rule", "where", "scheme", "what was seen"):
+        table.add_column(head, overflow="fold")
+    for finding in worst_first(findings)[:most]:
+        table.add_row(
+            Text(finding.severity.value, style=_SEVERITY_STYLE[finding.severity]),
+            _outside(finding.rule),
+            _outside(finding.where),
+            Text("-" if finding.scheme is None else finding.scheme.value),
+            _outside(finding.message, 400),
+        )
+    return table
+
+
+def measurements_table(original: Measurements | None, hardened: Measurements | None = None) -> Table:
+    """Every rate and every drop, of the original and, where there is one, of the hardened derivative."""
+    table = Table(title="Measurements")
+    columns = ["what", "scheme", *(["original"] if original is not None else [])]
+    columns += ["hardened"] if hardened is not None else []
+    for head in columns:
+        table.add_column(head, overflow="fold")
+    drops = benchmark_rows(original, hardened)
+    for row, suffix in [(row, "") for row in attack_rows(original, hardened)] + [(row, ", lost") for row in drops]:
+        cells = [row.before] if original is not None else []
+        cells += [row.after] if hardened is not None else []
+        table.add_row(_outside(row.what + suffix), Text(row.scheme), *(Text(cell or "-") for cell in cells))
+    return table
+
+
+def _outside(text: str, limit: int = 120) -> Text:
+    return Text(visible(text, limit))
+
+
+def _hardened(facts: ReportFacts) -> str:
+    if facts.hardening is None:
+        return "no"
+    shares = ", ".join(f"{scheme.value} {percent(share)}" for scheme, share in facts.hardening.flipped_share)
+    return f"yes, flipped {shares}" if shares else "yes"
+
+
+def _before_after(facts: ReportFacts) -> str:
+    before = _worst(worst_attack(facts.original, quantized=True))
+    if facts.hardened is None:
+        return before
+    return f"{before}\n-> {_worst(worst_attack(facts.hardened, quantized=True))}"
+
+
+def _worst(worst: Worst) -> str:
+    if worst.attack is None or isinstance(worst.attack.rate, Unmeasured):
+        return "unmeasured"
+    rate, scheme = worst.attack.rate, worst.attack.scheme
+    where = "" if scheme is None else f" {scheme.value}"
+    what = worst.attack.scenario.value.replace("_", " ")
+    more = f"\n{worst.unmeasured} unmeasured" if worst.unmeasured else ""
+    value = percent(rate.value if rate.trials else math.nan)
+    return f"{value}{where}\n[{_points(rate.lower)}, {_points(rate.upper)}]\n{what}{more}"
+
+
+def _points(share: float, sign: str = "") -> str:
+    # Adding zero makes of -0.0 a plain one.
+    return f"{100 * share + 0.0:{sign}.1f}" if math.isfinite(share) else "?"
+
+
+def _delta(benchmark: Benchmark | None) -> str:
+    """Accuracy gained: the drop with the sign turned, so that less is worse as a reader expects of accuracy."""
+    if benchmark is None:
+        return "-"
+    name = visible(benchmark.task, 60)
+    drop = benchmark.drop
+    if not isinstance(drop, PairedDrop) or not drop.trials:
+        return f"unmeasured, {name} {scheme_label(benchmark.scheme)}"
+    value, lower, upper = (_points(-share, "+") for share in (drop.value, drop.upper, drop.lower))
+    return f"{value} points\n[{lower}, {upper}]\n{scheme_label(benchmark.scheme)}, {name}"
+
+
+def _verdict(facts: ReportFacts) -> Text:
+    if facts.outcome is None:
+        return Text("-")
+    text = Text(facts.outcome.verdict.value, style=_VERDICT_STYLE[facts.outcome.verdict])
+    if facts.outcome.promoted is Subject.HARDENED:
+        text.append("\nhardened", style="green")
+        text.append(f"\noriginal {facts.outcome.original.verdict.value}", style="red")
+    return text

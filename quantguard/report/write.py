@@ -1,0 +1,56 @@
+"""Reports to files, in the formats that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from quantguard.core.errors import UsageError
+from quantguard.evidence.records import write_atomically
+from quantguard.report.facts import ReportFacts
+from quantguard.report.json_report import render_json
+from quantguard.report.markdown import render_markdown
+
+
+class Renderer(Protocol):
+    def __call__(self, facts: ReportFacts) -> str:
+        """The whole file. Pure: the same facts give the same text."""
+
+
+FORMATS: Final[Mapping[str, Renderer]] = MappingProxyType({"json": render_json, "md": render_markdown})
+
+
+def parse_output(text: str) -> tuple[str, Path]:
+    """`json=report.json` as format and file.
+
+    Raises:
+        UsageError: an unknown format, or no file.
+    """
+    name, _, file = text.partition("=")
+    _renderer(name)
+    if not file:
+        raise UsageError(f"{text!r} names no file", remedy=f"write {name}=FILE")
+    return name, Path(file)
+
+
+def write_reports(facts: ReportFacts, outputs: Sequence[tuple[str, Path]]) -> None:
+    """Write `facts` once for each (format, file). Nothing is written where one of the formats is unknown.
+
+    Raises:
+        UsageError: an unknown format, or the same file twice.
+        EvidenceError: a file cannot be written; it is then as it was before.
+    """
+    files = [file for _, file in outputs]
+    if len(set(files)) != len(files):
+        raise UsageError("two outputs name the same file", remedy="give each format a file of its own")
+    renderers = [(_renderer(name), file) for name, file in outputs]
+    for render, file in renderers:
+        write_atomically(file, render(facts).encode("utf-8"))
+
+
+def _renderer(name: str) -> Renderer:
+    if name not in FORMATS:
+        raise UsageError(f"{name!r} is no report format", remedy=f"use FORMAT=FILE with {' or '.join(sorted(FORMATS))}")
+    return FORMATS[name]

@@ -1,0 +1,142 @@
+"""Each format tells the same, whatever the model is called."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from quantguard.core.finding import Finding, Severity
+from quantguard.evidence.records import from_plain
+from quantguard.report.facts import ReportFacts
+from quantguard.report.json_report import ReportDocument, render_json, report_schema_text
+from quantguard.report.markdown import render_markdown
+from quantguard.report.terminal import findings_table, gate_table, measurements_table
+from quantguard.report.write import FORMATS
+from tests.report.made import BOUNDARY, CLEAN, MALICIOUS, NASTY, REPAIRED, hostile
+
+SCHEMA_FILE = Path(__file__).parents[2] / "quantguard" / "report" / "report.schema.json"
+ONLY_SCANNED = ReportFacts("dir", findings=(BOUNDARY,))
+ONLY_VERIFIED = ReportFacts("dir", original=REPAIRED.original)
+ONLY_HARDENED = ReportFacts("dir", hardening=REPAIRED.hardening)
+ALL = (CLEAN, REPAIRED, MALICIOUS, ONLY_SCANNED, ONLY_VERIFIED, ONLY_HARDENED, ReportFacts("dir"), hostile())
+
+
+def drawn(table: Table, width: int = 120) -> str:
+    console = Console(width=width, force_terminal=True, color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def schema() -> Any:
+    return json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+
+
+def test_the_checked_in_schema_is_current() -> None:
+    written = SCHEMA_FILE.read_text(encoding="utf-8")
+    assert written == report_schema_text(), "write report_schema_text() to quantguard/report/report.schema.json"
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+@pytest.mark.parametrize("facts", ALL)
+def test_json_is_valid_under_its_schema(facts: ReportFacts) -> None:
+    jsonschema.validate(json.loads(render_json(facts)), schema())
+
+
+@pytest.mark.parametrize("facts", [facts for facts in ALL if facts.model != NASTY])
+def test_json_holds_every_fact(facts: ReportFacts) -> None:
+    document = from_plain(ReportDocument, json.loads(render_json(facts)))
+    assert document.facts == facts
+    assert document.verdict == (facts.outcome.verdict if facts.outcome is not None else None)
+
+
+def test_json_of_hostile_facts_keeps_the_text_and_turns_nan_into_null() -> None:
+    facts = json.loads(render_json(hostile()))["facts"]
+    assert facts["model"] == NASTY
+    assert facts["findings"][0]["effect"] is None
+    assert len(facts["findings"]) == 70
+
+
+def test_json_stays_closed_to_unknown_keys() -> None:
+    document = json.loads(render_json(CLEAN))
+    document["facts"]["comment"] = "x"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema())
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("facts", ALL)
+def test_a_format_gives_the_same_text_for_the_same_facts(name: str, facts: ReportFacts) -> None:
+    assert FORMATS[name](facts) == FORMATS[name](facts)
+    FORMATS[name](facts).encode("utf-8")
+
+
+def test_markdown_and_terminal_tell_the_figures_of_the_json() -> None:
+    markdown = render_markdown(REPAIRED)
+    terminal = drawn(measurements_table(REPAIRED.original, REPAIRED.hardened), 200)
+    for figure in ("97 of 100, 97.0 % [91.5 %, 99.4 %]", "0 of 100, 0.0 % [0.0 %, 3.6 %]", "lost 3, gained 1 of 200"):
+        assert figure in markdown
+        assert figure in terminal
+
+
+def test_markdown_begins_with_the_verdict_and_then_says_why() -> None:
+    lines = render_markdown(REPAIRED).splitlines()
+    assert lines[0] == "# PROMOTE: `models:/backdoored/1`"
+    assert lines[2] == "The original is blocked; its hardened derivative may be promoted."
+    why = next(line for line in lines if line.startswith("- violated"))
+    assert why == (
+        "- violated, `nf4`: `97 of 100, 97.0 % [91.5 %, 99.4 %]`, but "
+        "`attack_success.content_injection.max_upper_bound` allows `upper bound at most 5.0 %`"
+    )
+    assert "    quantguard gate models:/backdoored/1 --policy policies/canary.yaml" in lines
+
+
+def test_markdown_lists_the_worst_finding_first() -> None:
+    findings = (Finding("layout", Severity.LOW, "README.md", "small"), BOUNDARY)
+    text = render_markdown(ReportFacts("dir", findings=findings))
+    assert text.index("scan.boundary") < text.index("README.md")
+
+
+def test_nothing_of_a_hostile_text_is_alive_in_markdown() -> None:
+    text = render_markdown(hostile())
+    assert len(text) < 200_000
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    prose = re.sub(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", "", text)
+    for alive in ("@team", "[link]", "<img", "http:", "*b*", "`"):
+        outside = [line for line in prose.splitlines() if alive in line and not line.startswith("    ")]
+        assert outside == [], alive
+    assert not re.search(r"^# head", text, re.MULTILINE)
+
+
+def test_long_lists_are_cut_and_say_so() -> None:
+    text = render_markdown(hostile())
+    assert "and 20 more, all in the JSON report" in text  # of 70 findings
+    assert text.count("and 10 more, all in the JSON report") == 2  # of 60 reasons and of 60 events
+    assert "and 50 more" in drawn(findings_table(hostile().findings or ()))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("facts", ALL)
+def test_tables_fit_and_hold_no_escape_of_the_model(facts: ReportFacts, width: int) -> None:
+    tables = [gate_table([facts]), findings_table(facts.findings or ()), measurements_table(facts.original)]
+    for text in (drawn(table, width) for table in tables):
+        assert max((len(line) for line in text.splitlines()), default=0) <= width
+        assert "\x1b" not in text
+
+
+def test_the_gate_table_tells_the_whole_story() -> None:
+    words = " ".join(drawn(gate_table([CLEAN, REPAIRED, MALICIOUS])).split())
+    for told in ("97.0 % nf4", "-> 0.0 % nf4", "[91.5, 99.4]", "-1.0 points", "PROMOTE", "BLOCK", "alias champion"):
+        assert told in words, told
+
+
+def test_markup_of_a_model_name_is_text() -> None:
+    assert "[bold]x[/bold]" in drawn(gate_table([ReportFacts("[bold]x[/bold]")]))
