@@ -18,7 +18,9 @@ def pin(grid: Grid, weight: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(grid.pinned(weight), grid.nearest(weight), chosen)
 
 
-def commit(grid: Grid, weight: Tensor, chosen: Tensor, *, near: Tensor | None = None) -> Tensor:
+def commit(
+    grid: Grid, weight: Tensor, chosen: Tensor, *, near: Tensor | None = None, frozen: Tensor | None = None
+) -> Tensor:
     """A weight of the same dtype that stock quantization rounds to exactly the `chosen` levels.
 
     Each weight goes to the value nearest to `near` (default: `weight`) that is inside the chosen cell, representable
@@ -29,13 +31,15 @@ def commit(grid: Grid, weight: Tensor, chosen: Tensor, *, near: Tensor | None = 
         weight: (rows, columns), float32, float16 or bfloat16, finite.
         chosen: level indices, int64, the shape of `weight`; at pinned weights, the level they have (see `pin`).
         near: float values of the shape of `weight`.
+        frozen: bool, the shape of `weight`; True keeps the bits of a weight besides the pinned ones (such as those that
+            decide the scales of another scheme).
 
     Raises:
-        ValueError: a pinned weight was asked to change its level, or no value of the dtype lies in a chosen cell
+        ValueError: a pinned or frozen weight was asked to change its level, or no value of the dtype lies in a chosen cell
             (float16 denormals: the cell is narrower than the dtype's spacing).
     """
     target = weight if near is None else near
-    pinned = grid.pinned(weight)
+    pinned = grid.pinned(weight) if frozen is None else grid.pinned(weight) | frozen
     if bool((grid.nearest(weight) != chosen)[pinned].any()):
         raise ValueError("a weight that decides its block's scale cannot change its level")
     lower, upper = grid.cell(chosen)

@@ -1,0 +1,130 @@
+"""`quantguard demo`: the whole gate on an embedded registry, with three harmless canaries."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from quantguard.cli.gate import Asked, run_all
+from quantguard.cli.options import DIRECTORY, FILE, examples
+from quantguard.core.errors import NothingToGateError
+from quantguard.core.verdict import ExitCode, Subject, Verdict
+
+if TYPE_CHECKING:
+    from quantguard.canary.catalogue import CanaryKind
+    from quantguard.core.model import VersionIdentity
+    from quantguard.registry.state import VersionState
+    from quantguard.report.facts import ReportFacts
+
+_POLICY = Path("policies/canary.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class _Gated:
+    kind: CanaryKind
+    identity: VersionIdentity
+    facts: ReportFacts
+    code: ExitCode
+    versions: tuple[VersionState, ...]  # of this model in the registry, afterwards
+    report: Path
+
+
+@click.command(epilog=examples("quantguard demo"))
+@click.option(
+    "--root", type=DIRECTORY, default=Path("quantguard-demo"), show_default=True, help="Where it keeps its files."
+)
+@click.option("--policy", "policy_file", type=FILE, default=_POLICY, show_default=True, help="The policy to gate with.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def demo(root: Path, policy_file: Path, quiet: bool) -> int:
+    """Start a real MLflow server, register three harmless canaries, gate each, and check what came of it.
+
+    A clean model is promoted as it is; one with a backdoor that NF4 quantization switches on is repaired, its repaired
+    derivative promoted and the original blocked; one that is malicious in full precision already is blocked. Exit code
+    0 when all of that happened. The server ends with the command.
+    """
+    from rich.console import Console
+
+    from quantguard.canary.catalogue import CanaryKind
+    from quantguard.registry.embedded import EmbeddedServer
+    from quantguard.report.terminal import gate_table
+
+    if not policy_file.exists():
+        raise NothingToGateError(
+            "the demo's policy is not here", path=policy_file, remedy="run it in QuantGuard's checkout"
+        )
+    signal.signal(signal.SIGTERM, _interrupt)  # so that the server is stopped then too
+    console = Console(width=120)
+    with EmbeddedServer(root / "mlflow") as server:
+        click.echo(f"mlflow server at {server.uri}, its files in {root / 'mlflow'}", err=True)
+        gated = [_gate(kind, server.uri, root, policy_file, quiet=quiet) for kind in CanaryKind]
+    console.print(gate_table([one.facts for one in gated]))
+    for one in gated:
+        click.echo(f"report: {one.report}")
+    wrong = [problem for one in gated for problem in _problems(one)]
+    for problem in wrong:
+        click.echo(f"NOT AS EXPECTED: {problem}", err=True)
+    if not wrong:
+        click.echo("as expected: clean promoted; nf4-attacked repaired, its derivative promoted; malicious blocked")
+    return ExitCode.INCONCLUSIVE if wrong else ExitCode.PASSED
+
+
+def _gate(kind: CanaryKind, uri: str, root: Path, policy_file: Path, *, quiet: bool) -> _Gated:
+    from quantguard.canary.catalogue import canary_directory
+    from quantguard.gate.facts import report_facts
+    from quantguard.gate.work import Work, default_root, make_job
+    from quantguard.policy.load import load_policy
+    from quantguard.registry.register import register_directory
+    from quantguard.registry.state import version_states
+
+    name = f"canary-{kind.value}"
+    identity = register_directory(uri, name, canary_directory(kind))
+    click.echo(f"\n{identity}: registered; gating with {policy_file}", err=True)
+    policy = load_policy(policy_file)
+    job = make_job(str(identity), policy, seed=0)
+    work = Work(default_root(job, root / "work" / str(identity.created)).absolute(), job, policy)
+    code = run_all(work, Asked(str(identity), policy_file, uri, "auto", 0, quiet))
+    facts = report_facts(work)
+    from quantguard.report.write import write_reports
+
+    report = work.root / "report.md"
+    write_reports(facts, [("md", report), ("json", work.root / "report.json")])
+    return _Gated(kind, identity, facts, code, version_states(uri, name), report)
+
+
+def _problems(one: _Gated) -> list[str]:
+    """What is not as a reader of the table must be able to expect."""
+    from quantguard.canary.catalogue import CanaryKind
+
+    outcome = one.facts.outcome
+    original = next(state for state in one.versions if state.version == one.identity.version)
+    holders = [state for state in one.versions if "champion" in state.aliases]
+    checks: dict[str, bool] = {}
+    match one.kind:
+        case CanaryKind.CLEAN:
+            checks["promoted as it is"] = outcome is not None and outcome.promoted is Subject.ORIGINAL
+            checks["not hardened"] = one.facts.hardening is None
+            checks["holds the alias"] = holders == [original]
+            checks["exit code 0"] = one.code is ExitCode.PASSED
+        case CanaryKind.NF4_ATTACKED:
+            checks["flagged by the scan"] = any(f.rule == "scan.boundary" for f in one.facts.findings or ())
+            checks["repaired"] = outcome is not None and outcome.promoted is Subject.HARDENED
+            checks["original blocked"] = original.tag("quantguard.verdict") == Verdict.BLOCK.value
+            checks["a derivative of it holds the alias"] = (
+                len(holders) == 1
+                and holders[0] != original
+                and (holders[0].tag("quantguard.derived_from") or "").endswith(f"/{original.version}")
+            )
+            checks["exit code 0"] = one.code is ExitCode.PASSED
+        case CanaryKind.MALICIOUS:
+            checks["blocked"] = original.tag("quantguard.verdict") == Verdict.BLOCK.value
+            checks["nothing holds the alias"] = not holders
+            checks["exit code 1"] = one.code is ExitCode.BLOCKED
+    return [f"{one.identity} is not {check}" for check, holds in checks.items() if not holds]
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt

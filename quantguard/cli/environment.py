@@ -1,0 +1,63 @@
+"""The process itself: what it may reach. The only place where the environment is read or the network is given up."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+_CLONE_NEWUSER: Final = 0x10000000
+_CLONE_NEWNET: Final = 0x40000000
+
+# What the sealed room is told of the outside. Everything else may carry a credential and is left out.
+_KEPT: Final = frozenset({
+    "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "COLUMNS", "NO_COLOR", "TMPDIR", "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME", "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "PYTHONPATH", "PYTHONHASHSEED", "PYTHONUNBUFFERED",
+})  # fmt: skip
+
+_OFFLINE: Final = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def go_offline() -> None:
+    """Tell the model libraries, before they are imported, that nothing may be downloaded."""
+    os.environ.update(_OFFLINE)
+
+
+def sealed_environment(home: Path) -> dict[str, str]:
+    """The environment of a process that opens weights: no credential, and a home directory that holds none."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT}
+    return {**kept, **_OFFLINE, "HOME": str(home)}
+
+
+def seal_network() -> bool:
+    """Move this process into a network namespace of its own, with no interface up; False where the system forbids it.
+
+    Must run before any thread is started. Root needs no user namespace; others get one that maps only themselves.
+    """
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(_CLONE_NEWNET) == 0:
+            return True
+        uid, gid = os.getuid(), os.getgid()
+        if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+            return False
+        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1", encoding="ascii")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1", encoding="ascii")
+    except (OSError, AttributeError):  # not Linux, or /proc is not mounted
+        return False
+    return True
+
+
+def tracking_uri(given: str | None, environment: Mapping[str, str] | None = None) -> str | None:
+    """`--tracking-uri`, or MLFLOW_TRACKING_URI."""
+    return given or (os.environ if environment is None else environment).get("MLFLOW_TRACKING_URI")

@@ -1,0 +1,203 @@
+"""`quantguard gate`: the three rooms in a row, each a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+import click
+
+from quantguard.cli.environment import go_offline, seal_network, sealed_environment, tracking_uri
+from quantguard.cli.options import DIRECTORY, FILE, common, examples
+from quantguard.cli.progress import progress_shown
+from quantguard.core.model import LocalDirectory, parse_model_ref
+from quantguard.core.verdict import ExitCode, Subject, Verdict
+
+if TYPE_CHECKING:
+    from quantguard.core.verdict import GateOutcome
+    from quantguard.gate.work import Work
+
+
+class Stage(Enum):
+    FETCH = "fetch"
+    ASSESS = "assess"
+    PUBLISH = "publish"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The command line, as each room is given it."""
+
+    ref: str
+    policy: Path
+    tracking_uri: str | None
+    device: str
+    seed: int
+    quiet: bool
+
+
+@click.command(
+    epilog=examples("""
+quantguard gate models:/assistant/3 --policy policies/standard.yaml --tracking-uri http://mlflow:5000
+quantguard gate ./model --policy policies/standard.yaml --output md=report.md
+quantguard gate models:/assistant/3 --policy policies/standard.yaml --stage assess --work ./work
+""")
+)
+@click.argument("ref", metavar="MODEL")
+@click.option("--policy", "policy_file", required=True, type=FILE, help="What the model must show.")
+@click.option("--tracking-uri", "given_uri", help="MLflow server. Default: MLFLOW_TRACKING_URI.")
+@click.option("--work", "root", type=DIRECTORY, help="Where the job's files go; a rerun there resumes.")
+@click.option("--stage", type=click.Choice([s.value for s in Stage]), help="Run one room only.")
+@common
+def gate(
+    *,
+    ref: str,
+    policy_file: Path,
+    given_uri: str | None,
+    root: Path | None,
+    stage: str | None,
+    outputs: tuple[str, ...],
+    device: str,
+    seed: int,
+    quiet: bool,
+) -> int:
+    """Scan, measure, repair and judge one MODEL, and do in the registry what the policy says.
+
+    MODEL is models:/NAME/VERSION, or a directory (no registry: verdict only). Weights are opened in a process that has
+    no network and no credential. Killed anywhere and run again, it goes on where it was.
+
+    Exit code 0: promoted (for a directory: it passes as it is); 1: blocked; 2: could not tell.
+    """
+    from quantguard.gate.work import Work, default_root, make_job
+    from quantguard.policy.load import load_policy
+    from quantguard.report.write import parse_output
+
+    files = [parse_output(output) for output in outputs]
+    policy = load_policy(policy_file)
+    job = make_job(ref, policy, seed=seed)
+    work = Work((root or default_root(job, Path("quantguard-work"))).absolute(), job, policy)
+    asked = Asked(ref, policy_file, tracking_uri(given_uri), device, seed, quiet)
+    code = run_stage(Stage(stage), work, asked) if stage is not None else run_all(work, asked)
+    if stage != Stage.FETCH.value and is_assessed(work):
+        report(work, files, quiet=quiet or stage is not None)
+    return code
+
+
+def run_all(work: Work, asked: Asked) -> ExitCode:
+    """Fetch, assess, publish, each in a process of its own; stops at the first that does not finish."""
+    (work.evidence / "outcome.json").unlink(missing_ok=True)  # of an earlier run; assess makes it again
+    code = _spawn(Stage.FETCH, work, asked)
+    if code is not ExitCode.PASSED:
+        return code
+    code = _spawn(Stage.ASSESS, work, asked)
+    if not is_assessed(work):
+        return code if code is not ExitCode.PASSED else ExitCode.INCONCLUSIVE
+    return _spawn(Stage.PUBLISH, work, asked)
+
+
+def _spawn(stage: Stage, work: Work, asked: Asked) -> ExitCode:
+    command = [sys.executable, "-m", "quantguard.cli.main", "gate", asked.ref, "--policy", str(asked.policy)]
+    command += ["--work", str(work.root), "--stage", stage.value, "--device", asked.device, "--seed", str(asked.seed)]
+    if asked.quiet:
+        command.append("--quiet")
+    environment = None
+    if stage is Stage.ASSESS:
+        work.scratch.mkdir(parents=True, exist_ok=True)
+        environment = sealed_environment(work.scratch)
+    elif asked.tracking_uri:
+        command += ["--tracking-uri", asked.tracking_uri]
+    code = subprocess.run(command, check=False, env=environment).returncode
+    return ExitCode(code) if code in set(ExitCode) else ExitCode.INCONCLUSIVE
+
+
+def run_stage(stage: Stage, work: Work, asked: Asked) -> ExitCode:
+    match stage:
+        case Stage.FETCH:
+            return _fetch(work, asked)
+        case Stage.ASSESS:
+            return _assess(work, asked)
+        case Stage.PUBLISH:
+            return _publish(work, asked)
+        case _:
+            assert_never(stage)
+
+
+def _fetch(work: Work, asked: Asked) -> ExitCode:
+    from quantguard.gate.fetch import fetch
+    from quantguard.gate.registries import registry_for
+
+    with progress_shown(quiet=asked.quiet) as progress:
+        fetch(work, registry_for(asked.ref, asked.tracking_uri), progress=progress)
+    return ExitCode.PASSED
+
+
+def _assess(work: Work, asked: Asked) -> ExitCode:
+    network = "none" if seal_network() else "reachable"  # before torch starts its threads
+    go_offline()
+    from quantguard.gate.assess import Room, assess
+    from quantguard.models.device import resolve_device
+
+    if network == "reachable" and not asked.quiet:
+        click.echo("assess: this system does not let a process give up the network; use the containers", err=True)
+    with progress_shown(quiet=asked.quiet) as progress:
+        assessment = assess(work, Room(resolve_device(asked.device), network, progress))
+    return exit_code(assessment.outcome, asked.ref)
+
+
+def _publish(work: Work, asked: Asked) -> ExitCode:
+    from quantguard.gate.publish import decided, publish
+    from quantguard.gate.registries import registry_for
+
+    with progress_shown(quiet=asked.quiet) as progress:
+        publish(work, registry_for(asked.ref, asked.tracking_uri), progress=progress)
+    return exit_code(decided(work, work.require_fetched()), asked.ref)
+
+
+def exit_code(outcome: GateOutcome, ref: str) -> ExitCode:
+    """0 only where what the user goes on to use has passed.
+
+    A registry's users go on to use the alias, which a hardened derivative may hold. A directory's user goes on to use
+    that directory, so it must pass itself.
+    """
+    if isinstance(parse_model_ref(ref), LocalDirectory) and outcome.promoted is Subject.HARDENED:
+        return ExitCode.BLOCKED
+    match outcome.verdict:
+        case Verdict.PROMOTE:
+            return ExitCode.PASSED
+        case Verdict.BLOCK:
+            return ExitCode.BLOCKED
+        case Verdict.HOLD:
+            return ExitCode.INCONCLUSIVE
+        case _:
+            assert_never(outcome.verdict)
+
+
+def is_assessed(work: Work) -> bool:
+    """Whether the second room has left its outcome."""
+    return (work.evidence / "outcome.json").exists()
+
+
+def report(work: Work, files: list[tuple[str, Path]], *, quiet: bool) -> None:
+    """Write the reports that were asked for, and the two that every job keeps; print the table unless `quiet`."""
+    from quantguard.gate.facts import report_facts
+    from quantguard.report.write import write_reports
+
+    facts = report_facts(work)
+    write_reports(facts, [*files, ("json", work.root / "report.json"), ("md", work.root / "report.md")])
+    if quiet:
+        return
+    from rich.console import Console
+
+    from quantguard.report.terminal import gate_table
+
+    Console().print(gate_table([facts]))
+    if facts.outcome is not None:
+        for reason in facts.outcome.original.failures():
+            click.echo(f"original: {reason.rule} ({reason.where}): {reason.measured}; allowed: {reason.limit}")
+        if facts.outcome.promoted is Subject.HARDENED:
+            click.echo(f"hardened: passes, in {work.hardened}")
+    click.echo(f"report: {work.root / 'report.md'}")

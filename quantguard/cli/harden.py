@@ -1,0 +1,79 @@
+"""`quantguard harden`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantguard.cli.environment import go_offline
+from quantguard.cli.options import DIRECTORY, FILE, common, examples
+from quantguard.cli.progress import progress_shown
+from quantguard.core.scheme import Scheme
+from quantguard.core.verdict import ExitCode
+
+
+def _schemes(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[Scheme, ...]:
+    known = {scheme.value: scheme for scheme in Scheme}
+    names = [name.strip() for name in text.split(",")]
+    if wrong := [name for name in names if name not in known]:
+        raise click.BadParameter(f"{', '.join(map(repr, wrong))}: choose from {', '.join(known)}")
+    if len(set(names)) != len(names):
+        raise click.BadParameter("each scheme once")
+    return tuple(known[name] for name in names)
+
+
+@click.command(
+    epilog=examples("""
+quantguard harden ./model --scheme nf4 --calibration prompts.jsonl --out ./hardened
+quantguard harden ./model --scheme nf4,fp4,int8 --calibration prompts.jsonl --out ./hardened --steps 250
+""")
+)
+@click.argument("directory", type=DIRECTORY)
+@click.option("--scheme", "schemes", required=True, callback=_schemes, help="nf4, fp4, int8, or several with commas.")
+@click.option("--calibration", required=True, type=FILE, help='JSONL of neutral prompts: {"prompt": "..."} a line.')
+@click.option("--out", required=True, type=DIRECTORY, help="Directory to make; must not exist.")
+@click.option("--method", default="quantguard", show_default=True, help="The hardening method.")
+@click.option("--steps", type=click.IntRange(min=1), default=125, show_default=True, help="Optimizer steps a scheme.")
+@common
+def harden(
+    *,
+    directory: Path,
+    schemes: tuple[Scheme, ...],
+    calibration: Path,
+    out: Path,
+    method: str,
+    steps: int,
+    outputs: tuple[str, ...],
+    device: str,
+    seed: int,
+    quiet: bool,
+) -> int:
+    """Write a copy of DIRECTORY whose stock quantization no longer has the attacker's rounding.
+
+    Same dtype and file layout. At the end the copy is quantized with the real library, and every weight is compared
+    with the level that was chosen for it.
+    """
+    go_offline()
+    from quantguard.checkpoint.admit import admit
+    from quantguard.checkpoint.digest import model_digest
+    from quantguard.core.prompts import read_prompts
+    from quantguard.harden.harden import HardenRequest
+    from quantguard.harden.harden import harden as harden_directory
+    from quantguard.models.device import resolve_device
+    from quantguard.report.facts import ReportFacts
+    from quantguard.report.write import parse_output, write_reports
+
+    files = [parse_output(output) for output in outputs]
+    prompts = read_prompts(calibration)
+    admit(directory)
+    request = HardenRequest(schemes, prompts, method=method, steps=steps, seed=seed, device=resolve_device(device))
+    with progress_shown(quiet=quiet) as progress:
+        summary = harden_directory(directory, out, request, progress=progress)
+    facts = ReportFacts(str(directory), model_digest=model_digest(directory), hardening=summary)
+    write_reports(facts, files)
+    if not quiet:
+        flips = ", ".join(f"{scheme.value} {share:.1%}" for scheme, share in summary.flipped_share)
+        click.echo(f"{out}: roundings changed: {flips}; every level confirmed by bitsandbytes; {summary.seconds:.0f} s")
+        click.echo(f"next: quantguard verify {out} --policy POLICY.yaml")
+    return ExitCode.PASSED

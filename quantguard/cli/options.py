@@ -1,0 +1,39 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DIRECTORY = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def common(command: F) -> F:
+    """--output, --device, --seed and --quiet."""
+    command = click.option("--quiet", is_flag=True, help="No progress and no table; errors and the exit code stay.")(
+        command
+    )
+    command = click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."
+    )(command)
+    command = click.option(
+        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto: CUDA where there is one."
+    )(command)
+    return click.option(
+        "--output",
+        "outputs",
+        multiple=True,
+        metavar="FORMAT=FILE",
+        help="Also write a report: json=FILE or md=FILE. May be given several times.",
+    )(command)
+
+
+def examples(text: str) -> str:
+    """An epilog that click does not re-wrap."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())

@@ -1,0 +1,96 @@
+"""`quantguard verify`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from quantguard.cli.environment import go_offline
+from quantguard.cli.options import DIRECTORY, FILE, common, examples
+from quantguard.cli.progress import progress_shown
+from quantguard.core.verdict import ExitCode, GateOutcome, Subject, Verdict
+
+
+@click.command(
+    epilog=examples("""
+quantguard verify ./model --policy policies/standard.yaml
+quantguard verify ./model --policy policies/standard.yaml --probes prompts.jsonl --output md=report.md
+""")
+)
+@click.argument("directory", type=DIRECTORY)
+@click.option("--policy", "policy_file", required=True, type=FILE, help="Schemes, scenarios, tasks and limits.")
+@click.option("--probes", type=FILE, help="Prompts JSONL to use in place of the policy's, for every scenario.")
+@common
+def verify(
+    *,
+    directory: Path,
+    policy_file: Path,
+    probes: Path | None,
+    outputs: tuple[str, ...],
+    device: str,
+    seed: int,
+    quiet: bool,
+) -> int:
+    """Measure DIRECTORY in full precision and under every scheme of the policy, and compare with its limits.
+
+    Exit code 0: every limit is met; 1: one is violated; 2: something could not be measured. The weights are not
+    scanned: see `quantguard scan`.
+    """
+    go_offline()
+    from quantguard.checkpoint.admit import admit
+    from quantguard.checkpoint.digest import model_digest
+    from quantguard.gate.assess import benchmark_requests, scenario_requests
+    from quantguard.models.device import resolve_device
+    from quantguard.policy.decide import decide
+    from quantguard.policy.load import load_policy
+    from quantguard.report.facts import PolicyUsed, ReportFacts
+    from quantguard.report.terminal import measurements_table
+    from quantguard.report.write import parse_output, write_reports
+    from quantguard.verify.measure import measure
+
+    files = [parse_output(output) for output in outputs]
+    policy = load_policy(policy_file)
+    scenarios = scenario_requests(policy, probes=probes)
+    admit(directory)
+    digest = model_digest(directory)
+    with progress_shown(quiet=quiet) as progress, tempfile.TemporaryDirectory(prefix="quantguard-") as scratch:
+        measured = measure(
+            directory,
+            subject=Subject.ORIGINAL,
+            model_digest=digest,
+            schemes=policy.policy.schemes,
+            scenarios=scenarios,
+            benchmarks=benchmark_requests(policy),
+            reference=None,
+            confidence=policy.policy.confidence,
+            device=resolve_device(device),
+            seed=seed,
+            scratch=Path(scratch),
+            progress=progress,
+        )
+    decision = decide(policy.policy, subject=Subject.ORIGINAL, findings=(), measurements=measured)
+    used = PolicyUsed(policy.policy.name, policy.digest, policy.inputs_digest, str(policy_file))
+    outcome = GateOutcome(decision, None)
+    write_reports(ReportFacts(str(directory), digest, used, outcome, original=measured), files)
+    if not quiet:
+        from rich.console import Console
+
+        Console().print(measurements_table(measured))
+        for reason in decision.failures():
+            click.echo(f"{reason.outcome.value}: {reason.rule} ({reason.where}): {reason.measured}; {reason.limit}")
+        click.echo(f"verify: {_WORDS[decision.verdict]}")
+    return _CODES[decision.verdict]
+
+
+_WORDS = {
+    Verdict.PROMOTE: "every limit is met",
+    Verdict.BLOCK: "a limit is violated",
+    Verdict.HOLD: "could not tell",
+}
+_CODES = {
+    Verdict.PROMOTE: ExitCode.PASSED,
+    Verdict.BLOCK: ExitCode.BLOCKED,
+    Verdict.HOLD: ExitCode.INCONCLUSIVE,
+}

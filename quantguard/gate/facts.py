@@ -1,0 +1,45 @@
+"""What a report of a job is made from, read back from its work directory."""
+
+from __future__ import annotations
+
+from quantguard.core.measurement import Measurements
+from quantguard.evidence.records import read_record
+from quantguard.gate.publish import decided
+from quantguard.gate.work import Hardened, PublishedRecord, Scanned, Work
+from quantguard.report.facts import PolicyUsed, ReportFacts
+
+
+def report_facts(work: Work) -> ReportFacts:
+    """The facts of a job that was assessed, with the registry's events where it was published.
+
+    Raises:
+        EvidenceError: it has not been assessed.
+    """
+    fetched = work.require_fetched()
+    outcome = decided(work, fetched)
+    scanned = read_record(work.evidence / "scan.json", "scan", Scanned)
+    hardened = read_record(work.evidence / "hardening.json", "hardening", Hardened)
+    published = read_record(work.published, "published", PublishedRecord, inputs=work.asked.digest)
+    repaired = outcome.hardened is not None
+    return ReportFacts(
+        model=work.asked.ref,
+        model_digest=fetched.model_digest,
+        policy=policy_used(work),
+        outcome=outcome,
+        findings=None if scanned is None else scanned.findings,
+        original=_measured(work, "measurements-original"),
+        hardened=_measured(work, "measurements-hardened") if repaired else None,
+        hardening=hardened.summary if hardened is not None and repaired else None,
+        registry_events=() if published is None else published.events,
+        evidence=str(work.evidence),
+    )
+
+
+def policy_used(work: Work) -> PolicyUsed:
+    """The policy as a report names it."""
+    policy = work.policy
+    return PolicyUsed(policy.policy.name, policy.digest, policy.inputs_digest, str(policy.path))
+
+
+def _measured(work: Work, name: str) -> Measurements | None:
+    return read_record(work.evidence / f"{name}.json", name, Measurements)

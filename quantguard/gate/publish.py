@@ -1,0 +1,118 @@
+"""The third room: a write credential, no model code. Digests, verdict, registry."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from quantguard.checkpoint.digest import model_digest
+from quantguard.core.errors import EvidenceError
+from quantguard.core.measurement import Measurements
+from quantguard.core.model import VersionIdentity
+from quantguard.core.progress import Progress, silent
+from quantguard.core.verdict import Decision, GateOutcome, Reason, Subject, Verdict
+from quantguard.evidence.records import digest_of, read_record, to_plain, write_record
+from quantguard.gate.work import Assessment, Fetched, Hardened, Job, PublishedRecord, Scanned, Work
+from quantguard.policy.decide import decide
+from quantguard.registry.interface import Publication, Registry
+
+_AGAIN = "run --stage assess again"
+
+
+def publish(work: Work, registry: Registry, *, progress: Progress = silent) -> PublishedRecord:
+    """Do in the registry what the policy says about the measurements.
+
+    The verdict is decided again from the stored measurements, never read from a file. Killed anywhere and run again,
+    it ends in the same state; the alias moves last, and only if it is not there yet.
+
+    Raises:
+        EvidenceError: assess has not finished, or its files do not belong to these bytes.
+        VersionChangedError: deleted, re-created or re-pointed since it was fetched; nothing was written.
+        RegistryError: no answer, or no permission.
+    """
+    work.open()
+    fetched = work.require_fetched()
+    record = _apply(work, fetched, registry, progress)
+    write_record(work.published, "published", PublishedRecord, record, inputs=work.asked.digest)
+    return record
+
+
+def decided(work: Work, fetched: Fetched) -> GateOutcome:
+    """The outcome, decided now from the stored measurements.
+
+    Raises:
+        EvidenceError: assess has not finished, or measured other bytes.
+    """
+    scanned = read_record(work.evidence / "scan.json", "scan", Scanned)
+    assessed = read_record(work.evidence / "outcome.json", "outcome", Assessment)
+    if scanned is None or assessed is None:
+        raise EvidenceError("the model has not been assessed", path=work.root, remedy="run --stage assess first")
+    policy, findings = work.policy.policy, scanned.findings
+    measured = _stored(work, Subject.ORIGINAL, fetched.model_digest)
+    original = decide(policy, subject=Subject.ORIGINAL, findings=findings, measurements=measured)
+    if assessed.outcome.hardened is None:
+        return GateOutcome(original, None)
+    measured = _stored(work, Subject.HARDENED, require_hardened(work).model_digest)
+    return GateOutcome(original, decide(policy, subject=Subject.HARDENED, findings=findings, measurements=measured))
+
+
+def _stored(work: Work, subject: Subject, digest: str) -> Measurements | None:
+    name = f"measurements-{subject.value}"
+    measured = read_record(work.evidence / f"{name}.json", name, Measurements)
+    if measured is not None and measured.model_digest != digest:
+        raise EvidenceError("these measurements are of other bytes", path=work.evidence / f"{name}.json", remedy=_AGAIN)
+    return measured
+
+
+def require_hardened(work: Work) -> Hardened:
+    """What hardening left, with the bytes it left it for.
+
+    Raises:
+        EvidenceError: there is none, or its bytes changed.
+    """
+    hardened = read_record(work.evidence / "hardening.json", "hardening", Hardened)
+    if hardened is None or not work.hardened.is_dir() or model_digest(work.hardened) != hardened.model_digest:
+        raise EvidenceError("not the checkpoint that was measured", path=work.hardened, remedy=_AGAIN)
+    return hardened
+
+
+def _apply(work: Work, fetched: Fetched, registry: Registry, progress: Progress) -> PublishedRecord:
+    outcome = decided(work, fetched)
+    alias, identity = work.policy.policy.registry.alias, fetched.identity
+    original = _publication(work, identity, fetched.model_digest, outcome.original)
+    if outcome.hardened is not None and outcome.promoted is Subject.HARDENED:
+        repaired = _publication(work, identity, require_hardened(work).model_digest, outcome.hardened)
+        derivative = registry.register_derivative(
+            identity, work.hardened, publication=repaired, source_digest=fetched.model_digest, progress=progress
+        )
+        # The alias goes straight from the original to its derivative: consumers never find it missing.
+        promoted = registry.promote(derivative, alias=alias, publication=repaired)
+        blocked = registry.block(identity, alias=alias, publication=original)
+        registered = f"registered hardened derivative {derivative}"
+        return PublishedRecord((registered, *promoted.events, *blocked.events), derivative)
+    match outcome.verdict:
+        case Verdict.PROMOTE:
+            published = registry.promote(identity, alias=alias, publication=original)
+        case Verdict.BLOCK:
+            published = registry.block(identity, alias=alias, publication=original)
+        case Verdict.HOLD:
+            published = registry.hold(identity, publication=original)
+        case _:
+            assert_never(outcome.verdict)
+    return PublishedRecord(published.events, None)
+
+
+def _publication(work: Work, identity: VersionIdentity, digest: str, decision: Decision) -> Publication:
+    return Publication(
+        job=digest_of([to_plain(VersionIdentity, identity), to_plain(Job, work.asked)]),
+        verdict=decision.verdict,
+        reasons=tuple(sentence(reason) for reason in decision.failures()),
+        model_digest=digest,
+        policy=f"{work.policy.policy.name} {work.policy.digest}",
+        evidence_digest=work.evidence_digest(),
+        evidence=work.evidence,
+    )
+
+
+def sentence(reason: Reason) -> str:
+    """One reason in words."""
+    return f"{reason.rule} ({reason.where}): {reason.measured}; allowed: {reason.limit}"

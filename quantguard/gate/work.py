@@ -1,0 +1,169 @@
+"""The work directory: plain files that pass between the three rooms.
+
+    work/job.json              what was asked
+    work/fetched.json          which version came, and the digest of its bytes
+    work/model/                those bytes, as they came
+    work/evidence/             scan, measurements, hardening, outcome, report: one file each
+    work/hardened/             the hardened checkpoint, where there is one
+    work/published.json        what was done in the registry
+
+Every JSON file is written whole or not at all and carries the digest of its inputs, so that a stage that died is run
+again from its last finished step, and a step is redone exactly when its inputs changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from quantguard.checkpoint.digest import model_digest
+from quantguard.core.errors import EvidenceError, StaleWorkError
+from quantguard.core.finding import Finding
+from quantguard.core.hardening import HardeningSummary
+from quantguard.core.model import VersionIdentity
+from quantguard.core.verdict import GateOutcome
+from quantguard.evidence.records import digest_file, digest_of, read_record, to_plain, write_record
+from quantguard.policy.load import LoadedPolicy
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What was asked of the gate."""
+
+    ref: str  # as the user named the model
+    policy: str  # its name
+    policy_digest: str
+    policy_inputs_digest: str  # of the probes, calibration prompts and tasks that the policy names
+    seed: int
+
+    @property
+    def digest(self) -> str:
+        return digest_of(to_plain(Job, self))
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    identity: VersionIdentity
+    model_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    findings: tuple[Finding, ...]
+    tensors: int
+    weights: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hardened:
+    summary: HardeningSummary
+    model_digest: str  # of the hardened directory
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    outcome: GateOutcome
+    hardening_note: str  # why the model was hardened, or why it was not
+    network: str  # none where the room had no network, reachable where it could not be sealed
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRecord:
+    events: tuple[str, ...]
+    derivative: VersionIdentity | None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The files of one job, under `root`, with the policy it is judged by."""
+
+    root: Path
+    asked: Job
+    policy: LoadedPolicy
+
+    @property
+    def job(self) -> Path:
+        return self.root / "job.json"
+
+    @property
+    def fetched(self) -> Path:
+        return self.root / "fetched.json"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def evidence(self) -> Path:
+        return self.root / "evidence"
+
+    @property
+    def hardened(self) -> Path:
+        return self.root / "hardened"
+
+    @property
+    def scratch(self) -> Path:
+        return self.root / "scratch"
+
+    @property
+    def published(self) -> Path:
+        return self.root / "published.json"
+
+    def open(self) -> None:
+        """Claim the directory for this job, or find it claimed by the same one.
+
+        Raises:
+            StaleWorkError: another job's work is there.
+        """
+        before = read_record(self.job, "job", Job)
+        if before is not None and before != self.asked:
+            remedy = "name another --work directory, or remove this one"
+            message = f"holds the work of {before.ref} under another policy or seed ({before.policy})"
+            raise StaleWorkError(message, path=self.root, remedy=remedy)
+        if before is None:
+            write_record(self.job, "job", Job, self.asked, inputs=self.asked.digest)
+
+    def require_fetched(self) -> Fetched:
+        """What fetch left, with the bytes it left it for.
+
+        Raises:
+            EvidenceError: fetch has not run for this job, or the bytes have changed since.
+        """
+        fetched = read_record(self.fetched, "fetched", Fetched, inputs=self.asked.digest)
+        if fetched is None:
+            raise EvidenceError("the model has not been fetched", path=self.root, remedy="run --stage fetch first")
+        if not self.model.is_dir() or model_digest(self.model) != fetched.model_digest:
+            raise EvidenceError(
+                "the bytes changed since they were fetched", path=self.model, remedy="run --stage fetch"
+            )
+        return fetched
+
+    def step(self, name: str, kind: type[T], inputs: str, compute: Callable[[], T]) -> T:
+        """The body of `evidence/NAME.json` where it was made from `inputs`, otherwise computed and written."""
+        path = self.evidence / f"{name}.json"
+        stored = read_record(path, name, kind, inputs=inputs)
+        if stored is not None:
+            return stored
+        body = compute()
+        write_record(path, name, kind, body, inputs=inputs)
+        return body
+
+    def evidence_digest(self) -> str:
+        """`sha256:HEX` over the names and bytes of all evidence files."""
+        files = sorted(path for path in self.evidence.rglob("*") if path.is_file() and not path.name.startswith("."))
+        return digest_of([[path.relative_to(self.evidence).as_posix(), digest_file(path)] for path in files])
+
+
+def make_job(ref: str, policy: LoadedPolicy, *, seed: int) -> Job:
+    """The job of gating `ref` under `policy`."""
+    return Job(ref, policy.policy.name, policy.digest, policy.inputs_digest, seed)
+
+
+def default_root(job: Job, parent: Path) -> Path:
+    """Where a job works when the user names no directory: the same job, the same place, so that a rerun resumes."""
+    readable = "".join(c if c.isalnum() else "-" for c in job.ref).strip("-")[-40:]
+    return parent / f"{readable}-{job.digest[-8:]}"

@@ -1,0 +1,58 @@
+"""Calibration text: neutral prompts continued by the full-precision model itself, in batches of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quantguard.core.errors import HardenError
+from quantguard.core.progress import Progress
+from quantguard.core.prompts import Prompt
+from quantguard.models.generate import generate
+from quantguard.models.load import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    tokens: Tensor  # int64 (samples, tokens), padded on the right
+    mask: Tensor  # int64 (samples, tokens), 1 for text and 0 for padding
+
+
+def calibration_texts(
+    loaded: LoadedModel, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, progress: Progress
+) -> tuple[str, ...]:
+    """Each prompt followed by what the model answers in full precision: its own outputs are the target."""
+    asked = [prompt.prompt for prompt in prompts]
+    answers = generate(loaded, asked, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
+    return tuple(f"{prompt} {answer.strip()}" for prompt, answer in zip(asked, answers, strict=True))
+
+
+def batches(loaded: LoadedModel, texts: Sequence[str], *, batch_size: int, steps: int, seed: int) -> Iterator[Batch]:
+    """`steps` batches, reshuffled at each pass over the texts; the same seed gives the same batches.
+
+    Raises:
+        HardenError: a text is empty once tokenized.
+    """
+    encoded = [torch.tensor(loaded.tokenizer(text)["input_ids"][:_MAX_TOKENS], dtype=torch.long) for text in texts]
+    if any(len(tokens) == 0 for tokens in encoded):
+        raise HardenError("a calibration prompt has no tokens", remedy="remove prompts that this tokenizer drops")
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    for _ in range(steps):
+        while len(order) < min(batch_size, len(encoded)):
+            order += torch.randperm(len(encoded), generator=generator).tolist()
+        taken, order = order[:batch_size], order[batch_size:]
+        yield _pad([encoded[index] for index in taken], loaded.device)
+
+
+_MAX_TOKENS = 512  # the paper's calibration length
+
+
+def _pad(rows: Sequence[Tensor], device: str) -> Batch:
+    tokens = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)  # (samples, tokens)
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = (torch.arange(tokens.shape[1])[None, :] < lengths[:, None]).long()
+    return Batch(tokens.to(device), mask.to(device))

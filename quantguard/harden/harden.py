@@ -1,0 +1,179 @@
+"""Harden a checkpoint: choose roundings, commit the weights to them, write the files, ask the real quantizer.
+
+Several schemes are taken in turn. A later one yields: where its choice would change a level that an earlier one chose,
+the weight keeps its value. Weights that decide a block's or row's scale under any scheme never move.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from quantguard.checkpoint.layout import Checkpoint, TensorEntry, linear_weights, open_checkpoint
+from quantguard.checkpoint.rewrite import rewrite
+from quantguard.core.errors import HardenError, UsageError
+from quantguard.core.hardening import HardeningSummary
+from quantguard.core.progress import Progress, silent
+from quantguard.core.prompts import Prompt
+from quantguard.core.scheme import Scheme
+from quantguard.grids.commit import commit
+from quantguard.grids.grid import grid_for
+from quantguard.harden.calibration import batches, calibration_texts
+from quantguard.harden.interface import Method, Problem
+from quantguard.harden.quantguard import quantguard
+from quantguard.models.load import LoadedModel, load_model
+from quantguard.models.quantized import dequantized_weight, quantized_layers
+from quantguard.models.safe_directory import rebuild
+
+METHODS: Final[Mapping[str, Method]] = {"quantguard": quantguard}
+
+
+@dataclass(frozen=True, slots=True)
+class HardenRequest:
+    schemes: tuple[Scheme, ...]  # not empty; earlier ones win where two disagree
+    calibration: tuple[Prompt, ...]  # neutral prompts; answers in them are not used
+    method: str = "quantguard"  # a key of METHODS
+    steps: int = 125  # optimizer steps a scheme, the paper's
+    batch_size: int = 32  # texts a step, the paper's order
+    max_new_tokens: int = 64  # of the model's own continuation of each prompt
+    seed: int = 0
+    device: str = "cpu"
+
+
+def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Progress = silent) -> HardeningSummary:
+    """Write to `out` a checkpoint of the same layout and dtype whose stock quantization has the repaired rounding.
+
+    Raises:
+        UsageError: `out` exists, or the method is not known.
+        CheckpointError, ModelLoadError: the input cannot be read.
+        HardenError: nothing to harden, or the real quantizer did not return the chosen levels. `out` is not left
+            behind.
+    """
+    started = time.monotonic()
+    if out.exists():
+        raise UsageError("exists already", path=out, remedy="name a directory that does not exist yet")
+    if request.method not in METHODS:
+        raise UsageError(f"no hardening method {request.method!r}", remedy=f"known: {', '.join(METHODS)}")
+    checkpoint = open_checkpoint(directory)
+    torch.manual_seed(request.seed)
+    loaded = _load(directory, None, request.device, beside=out)
+    loaded.model.requires_grad_(False)
+    original = _stored_weights(checkpoint, loaded)
+    weights, levels, losses = _solve(loaded, original, request, progress)
+    rewrite(checkpoint, out, lambda entry, _: weights[entry.name].cpu(), frozenset(weights))
+    try:
+        for scheme in request.schemes:
+            _require_levels(out, scheme, weights, levels[scheme], request.device)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    return HardeningSummary(
+        method=request.method,
+        schemes=request.schemes,
+        steps=request.steps * len(request.schemes),
+        flipped_share=tuple((scheme, _flipped_share(scheme, original, weights)) for scheme in request.schemes),
+        seconds=time.monotonic() - started,
+        losses=losses,
+    )
+
+
+def _load(directory: Path, scheme: Scheme | None, device: str, *, beside: Path) -> LoadedModel:
+    """Load through a rebuilt directory, made beside `beside` so that the weights can be linked instead of copied."""
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".quantguard-", dir=beside.parent) as scratch:
+        clean = Path(scratch) / "model"
+        rebuild(directory, clean)
+        return load_model(clean, scheme=scheme, device=device)
+
+
+def _stored_weights(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, Tensor]:
+    """The linear weights that the files and the built model agree on, by name."""
+    parameters = dict(loaded.model.named_parameters())
+    candidates: dict[str, TensorEntry] = {entry.name: entry for entry in linear_weights(checkpoint)}
+    weights = {
+        name: parameters[name].detach()
+        for name, entry in candidates.items()
+        if name in parameters and tuple(parameters[name].shape) == entry.shape
+    }
+    if not weights:
+        raise HardenError(
+            "no linear weight to harden", path=checkpoint.root, remedy="this architecture's layers are not supported"
+        )
+    return weights
+
+
+def _solve(
+    loaded: LoadedModel, original: Mapping[str, Tensor], request: HardenRequest, progress: Progress
+) -> tuple[dict[str, Tensor], dict[Scheme, dict[str, Tensor]], tuple[tuple[str, float], ...]]:
+    """Hardened weights, the levels they have under each scheme, and the last losses."""
+    texts = calibration_texts(
+        loaded,
+        request.calibration,
+        max_new_tokens=request.max_new_tokens,
+        batch_size=request.batch_size,
+        progress=progress,
+    )
+    frozen = {name: _deciding(weight) for name, weight in original.items()}
+    weights = dict(original)
+    levels: dict[Scheme, dict[str, Tensor]] = {}
+    losses: list[tuple[str, float]] = []
+    for scheme in request.schemes:
+        grid = grid_for(scheme)
+        stream = batches(loaded, texts, batch_size=request.batch_size, steps=request.steps, seed=request.seed)
+        problem = Problem(loaded, grid, weights, frozen, stream, request.steps)
+        solution = METHODS[request.method](problem, progress)
+        for name, choice in solution.choices.items():
+            moved = commit(grid, weights[name], choice.levels, near=choice.near, frozen=frozen[name])
+            weights[name] = _yielding(moved, weights[name], {s: done[name] for s, done in levels.items()})
+        levels[scheme] = {name: grid.nearest(weight) for name, weight in weights.items()}
+        losses += [(f"{scheme.value} {term}", value) for term, value in solution.losses]
+    return weights, levels, tuple(losses)
+
+
+def _deciding(weight: Tensor) -> Tensor:
+    """Weights that decide a scale under any scheme: moving one for this scheme would move the codes of another."""
+    masks = torch.stack([grid_for(scheme).pinned(weight) for scheme in Scheme])  # (schemes, rows, columns)
+    return masks.any(dim=0)
+
+
+def _yielding(moved: Tensor, before: Tensor, earlier: Mapping[Scheme, Tensor]) -> Tensor:
+    """`moved`, but `before` wherever a level that an earlier scheme chose would change."""
+    for scheme, chosen in earlier.items():
+        moved = torch.where(grid_for(scheme).nearest(moved) == chosen, moved, before)
+    return moved
+
+
+def _require_levels(
+    out: Path, scheme: Scheme, weights: Mapping[str, Tensor], levels: Mapping[str, Tensor], device: str
+) -> None:
+    """Load what was written with the real quantizer and compare every weight with the choice made."""
+    grid = grid_for(scheme)
+    loaded = _load(out, scheme, device, beside=out)
+    quantized = set(quantized_layers(loaded.model))
+    for name, chosen in levels.items():
+        if name not in quantized:
+            continue  # bitsandbytes leaves this layer in full precision, so its rounding does not exist
+        expected = grid.dequantize(chosen, grid.scale(weights[name]))
+        wrong = int((dequantized_weight(loaded.model, name).to(expected.device) != expected).sum())
+        if wrong:
+            raise HardenError(
+                f"{scheme.value}: bitsandbytes returned other levels than chosen for {wrong} of {expected.numel()}"
+                f" weights of {name}",
+                path=out,
+                remedy="report this with the versions of torch and bitsandbytes",
+            )
+
+
+def _flipped_share(scheme: Scheme, original: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
+    """Share of weights whose level under `scheme` is not the one the original had, 0..1."""
+    grid = grid_for(scheme)
+    flipped = sum(int((grid.nearest(weights[name]) != grid.nearest(stored)).sum()) for name, stored in original.items())
+    return flipped / sum(stored.numel() for stored in original.values())
