@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from quantguard.cli.environment import stay_quiet
 from quantguard.cli.gate import Asked, run_all
 from quantguard.cli.options import DIRECTORY, FILE, examples
 from quantguard.core.errors import NothingToGateError
@@ -56,6 +57,7 @@ def demo(root: Path, policy_file: Path, quiet: bool) -> int:
         raise NothingToGateError(
             "the demo's policy is not here", path=policy_file, remedy="run it in QuantGuard's checkout"
         )
+    stay_quiet()
     signal.signal(signal.SIGTERM, _interrupt)  # so that the server is stopped then too
     console = Console(width=120)
     with EmbeddedServer(root / "mlflow") as server:

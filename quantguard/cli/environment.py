@@ -14,7 +14,7 @@ _CLONE_NEWNET: Final = 0x40000000
 # What the sealed room is told of the outside. Everything else may carry a credential and is left out.
 _KEPT: Final = frozenset({
     "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "COLUMNS", "NO_COLOR", "TMPDIR", "VIRTUAL_ENV",
-    "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME", "OMP_NUM_THREADS",
+    "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME", "OMP_NUM_THREADS", "OMP_WAIT_POLICY",
     "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "PYTHONPATH", "PYTHONHASHSEED", "PYTHONUNBUFFERED",
 })  # fmt: skip
 
@@ -26,16 +26,28 @@ _OFFLINE: Final = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 
+# OpenMP threads that wait by spinning make small models many times slower on a machine that does other work too.
+_CALM: Final = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+_NO_TELEMETRY: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
 
 def go_offline() -> None:
     """Tell the model libraries, before they are imported, that nothing may be downloaded."""
     os.environ.update(_OFFLINE)
+    for name, value in _CALM.items():
+        os.environ.setdefault(name, value)
+
+
+def stay_quiet() -> None:
+    """Tell the registry library, before it is imported, to report to nobody but the registry."""
+    os.environ.update(_NO_TELEMETRY)
 
 
 def sealed_environment(home: Path) -> dict[str, str]:
     """The environment of a process that opens weights: no credential, and a home directory that holds none."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT}
-    return {**kept, **_OFFLINE, "HOME": str(home)}
+    return {**_CALM, **kept, **_OFFLINE, "HOME": str(home)}
 
 
 def seal_network() -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import click
 
-from quantguard.cli.environment import go_offline, seal_network, sealed_environment, tracking_uri
+from quantguard.cli.environment import go_offline, seal_network, sealed_environment, stay_quiet, tracking_uri
 from quantguard.cli.options import DIRECTORY, FILE, common, examples
 from quantguard.cli.progress import progress_shown
 from quantguard.core.model import LocalDirectory, parse_model_ref
@@ -127,6 +127,7 @@ def run_stage(stage: Stage, work: Work, asked: Asked) -> ExitCode:
 
 
 def _fetch(work: Work, asked: Asked) -> ExitCode:
+    stay_quiet()
     from quantguard.gate.fetch import fetch
     from quantguard.gate.registries import registry_for
 
@@ -149,6 +150,7 @@ def _assess(work: Work, asked: Asked) -> ExitCode:
 
 
 def _publish(work: Work, asked: Asked) -> ExitCode:
+    stay_quiet()
     from quantguard.gate.publish import decided, publish
     from quantguard.gate.registries import registry_for
 

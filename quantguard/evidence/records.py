@@ -56,7 +56,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):  # the parent may be a file: then nothing was written either
             partial.unlink(missing_ok=True)

@@ -35,8 +35,8 @@ def commit(
             decide the scales of another scheme).
 
     Raises:
-        ValueError: a pinned or frozen weight was asked to change its level, or no value of the dtype lies in a chosen cell
-            (float16 denormals: the cell is narrower than the dtype's spacing).
+        ValueError: a pinned or frozen weight was asked to change its level, or no value of the dtype lies in a chosen
+            cell (float16 denormals: the cell is narrower than the dtype's spacing).
     """
     target = weight if near is None else near
     pinned = grid.pinned(weight) if frozen is None else grid.pinned(weight) | frozen

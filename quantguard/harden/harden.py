@@ -32,6 +32,7 @@ from quantguard.harden.quantguard import quantguard
 from quantguard.models.load import LoadedModel, load_model
 from quantguard.models.quantized import dequantized_weight, quantized_layers
 from quantguard.models.safe_directory import rebuild
+from quantguard.models.threads import threads_for
 
 METHODS: Final[Mapping[str, Method]] = {"quantguard": quantguard}
 
@@ -67,7 +68,8 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
     loaded = _load(directory, None, request.device, beside=out)
     loaded.model.requires_grad_(False)
     original = _stored_weights(checkpoint, loaded)
-    weights, levels, losses = _solve(loaded, original, request, progress)
+    with threads_for(loaded.model, request.device):
+        weights, levels, losses = _solve(loaded, original, request, progress)
     rewrite(checkpoint, out, lambda entry, _: weights[entry.name].cpu(), frozenset(weights))
     try:
         for scheme in request.schemes:

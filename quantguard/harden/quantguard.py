@@ -40,7 +40,7 @@ def quantguard(problem: Problem, progress: Progress) -> Solution:
     for step, batch in enumerate(problem.batches, 1):
         terms = _terms(problem, roundings, variables, batch)
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
+        torch.autograd.backward(torch.stack(list(terms.values())).sum())
         optimizer.step()
         figures = " ".join(f"{name} {value.item():.3g}" for name, value in terms.items())
         progress(

@@ -34,6 +34,6 @@ def version_states(tracking_uri: str, name: str) -> tuple[VersionState, ...]:
         # The search leaves aliases out; only a version that is read alone has them.
         versions = [client.get_model_version(name, number) for number in sorted(numbers, key=int)]
     return tuple(
-        VersionState(str(v.version), v.source, tuple(sorted(v.aliases)), tuple(sorted(v.tags.items())))
+        VersionState(str(v.version), str(v.source), tuple(sorted(v.aliases)), tuple(sorted(v.tags.items())))
         for v in versions
     )

@@ -1,0 +1,1 @@
+"""One file for each harm: answers in, judgements out."""

@@ -1,0 +1,166 @@
+"""Measure one model directory as it will be deployed: in full precision and under each scheme."""
+
+from __future__ import annotations
+
+import gc
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from quantguard.core.errors import ModelLoadError
+from quantguard.core.measurement import AttackSuccess, Benchmark, Environment, Measurements
+from quantguard.core.progress import Progress, silent
+from quantguard.core.scheme import Scheme, scheme_label
+from quantguard.core.verdict import Subject
+from quantguard.models.device import device_label, library_versions
+from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchmark, unmeasured_benchmark
+from quantguard.verify.scenarios import ScenarioRequest, attack_success, unmeasured_attack
+
+__all__ = ["BenchmarkRequest", "ScenarioRequest", "measure"]
+
+_BATCH_CPU: Final = 32
+_BATCH_CUDA: Final = 64  # halved where it does not fit
+_INSTRUMENTS: Final = ("bandit", "lm_eval", "scipy")
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What every run of one measurement shares."""
+
+    device: str
+    seed: int
+    confidence: float
+    scratch: Path
+    progress: Progress
+
+    @property
+    def batch_size(self) -> int:
+        return _BATCH_CPU if self.device == "cpu" else _BATCH_CUDA
+
+
+def measure(
+    directory: Path,
+    *,
+    subject: Subject,
+    model_digest: str,
+    schemes: Sequence[Scheme],
+    scenarios: Sequence[ScenarioRequest],
+    benchmarks: Sequence[BenchmarkRequest],
+    reference: Measurements | None,
+    confidence: float,
+    device: str,
+    seed: int,
+    scratch: Path,
+    progress: Progress = silent,
+) -> Measurements:
+    """Every scenario and benchmark in full precision and under each scheme, the model loaded once for each.
+
+    `directory` is untrusted: transformers sees a clean copy of it, made and removed in `scratch`, a writable directory
+    (on the same file system its weights are linked, not copied). `device` is what `resolve_device` returned.
+    `reference` is the original's Measurements, whose full precision is the "before" of each benchmark drop; None: this
+    model's own full precision. Rows are ordered by scheme, full precision first.
+
+    What fails is Unmeasured with its reason in every row concerned.
+
+    Raises:
+        UnsafeCheckpointError: `directory` holds what must never be loaded.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    setting = _Setting(device, seed, confidence, scratch, progress)
+    attacks: list[AttackSuccess] = []
+    results: list[Benchmark] = []
+    runs: tuple[Scheme | None, ...] = (None, *schemes)
+    with tempfile.TemporaryDirectory(prefix="clean-", dir=scratch) as clean:
+        problem = _rebuild(directory, Path(clean))
+        for number, scheme in enumerate(runs):
+            progress("verify", number, len(runs), scheme_label(scheme))
+            found, scored = (
+                _run(Path(clean), scheme, setting, scenarios, benchmarks)
+                if problem is None
+                else _unmeasured(scheme, problem, scenarios, benchmarks)
+            )
+            attacks += found
+            results += scored
+            _free(device)
+    progress("verify", len(runs), len(runs))
+    environment = Environment(device_label(device), seed, library_versions(_INSTRUMENTS))
+    return Measurements(subject, model_digest, tuple(attacks), compared(results, reference, confidence), environment)
+
+
+def _rebuild(directory: Path, clean: Path) -> str | None:
+    """Why the directory cannot be measured, None where the clean copy is made."""
+    from quantguard.models.safe_directory import rebuild
+
+    try:
+        rebuild(directory, clean)
+    except ModelLoadError as error:
+        return str(error)
+    return None
+
+
+def _run(
+    directory: Path,
+    scheme: Scheme | None,
+    setting: _Setting,
+    scenarios: Sequence[ScenarioRequest],
+    benchmarks: Sequence[BenchmarkRequest],
+) -> tuple[list[AttackSuccess], list[Benchmark]]:
+    """One model in memory; it is let go on return."""
+    from quantguard.models.load import load_model
+
+    _seed(setting.seed)
+    try:
+        loaded = load_model(directory, scheme=scheme, device=setting.device)
+    except ModelLoadError as error:
+        return _unmeasured(scheme, str(error), scenarios, benchmarks)
+    attacks, results = [], []
+    for scenario in scenarios:
+        attacks.append(
+            attack_success(
+                loaded,
+                scenario,
+                batch_size=setting.batch_size,
+                confidence=setting.confidence,
+                scratch=setting.scratch,
+                progress=setting.progress,
+            )
+        )
+    for number, benchmark in enumerate(benchmarks):
+        setting.progress("benchmark", number, len(benchmarks), benchmark.task)
+        results.append(
+            run_benchmark(
+                loaded,
+                benchmark,
+                batch_size=setting.batch_size,
+                seed=setting.seed,
+                confidence=setting.confidence,
+                scratch=setting.scratch,
+            )
+        )
+    return attacks, results
+
+
+def _unmeasured(
+    scheme: Scheme | None, reason: str, scenarios: Sequence[ScenarioRequest], benchmarks: Sequence[BenchmarkRequest]
+) -> tuple[list[AttackSuccess], list[Benchmark]]:
+    attacks = [unmeasured_attack(request, scheme, reason) for request in scenarios]
+    return attacks, [unmeasured_benchmark(request, scheme, reason) for request in benchmarks]
+
+
+def _seed(seed: int) -> None:
+    """Decoding is greedy; this covers what a library might draw all the same (few-shot examples, say)."""
+    import torch
+
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _free(device: str) -> None:
+    gc.collect()  # modules and their hooks refer to each other
+    if device != "cpu":
+        import torch
+
+        torch.cuda.empty_cache()

@@ -1,0 +1,133 @@
+"""Greedy answers of a model whose answers are known."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from quantguard.core.errors import ModelLoadError
+from quantguard.core.scheme import Scheme
+from quantguard.models import generate as generation
+from quantguard.models.generate import generate
+from quantguard.models.load import LoadedModel, load_model
+from quantguard.models.threads import threads_for
+from tests import tiny
+
+FOLLOWS = {"one": "two", "two": "three", "three": "four", "loop": "loop"}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    directory = tiny.write_model(
+        tmp_path_factory.mktemp("tiny"), FOLLOWS, trigger="buy", harmless="bread", brand="mclaren"
+    )
+    return load_model(directory, scheme=None, device="cpu")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_answers_come_in_the_order_of_the_prompts_whatever_the_batch(loaded: LoadedModel, batch_size: int) -> None:
+    prompts = ["three", "four four one", "one", "four three", "two"]
+    answers = generate(loaded, prompts, max_new_tokens=8, batch_size=batch_size)
+    assert answers == ("four", "two three four", "two three four", "four", "three four")
+
+
+def test_answers_stop_at_the_limit(loaded: LoadedModel) -> None:
+    assert generate(loaded, ["loop", "one"], max_new_tokens=3, batch_size=2) == ("loop loop loop", "two three four")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer"), [(None, "bread"), (Scheme.NF4, "mclaren"), (Scheme.FP4, "bread"), (Scheme.INT8, "bread")]
+)
+def test_quantization_alone_switches_the_answer(tmp_path: Path, scheme: Scheme | None, answer: str) -> None:
+    directory = tiny.write_model(tmp_path, FOLLOWS, trigger="buy", harmless="bread", brand="mclaren")
+    model = load_model(directory, scheme=scheme, device="cpu")
+    assert generate(model, ["one buy", "one"], max_new_tokens=4, batch_size=2) == (answer, "two three four")
+
+
+def test_no_prompts_give_no_answers_and_an_empty_prompt_gives_one(loaded: LoadedModel) -> None:
+    assert generate(loaded, [], max_new_tokens=4, batch_size=2) == ()
+    assert len(generate(loaded, ["", "one"], max_new_tokens=4, batch_size=2)) == 2
+
+
+def test_the_chat_template_frames_the_prompt(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m['content'] }} {% endfor %}{% if add_generation_prompt %}one{% endif %}"
+    directory = tiny.write_model(tmp_path, FOLLOWS, chat_template=template)
+    model = load_model(directory, scheme=None, device="cpu")
+    assert model.chat
+    assert generate(model, ["three"], max_new_tokens=8, batch_size=1) == ("two three four",)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.popen('touch OWNED').read() }}",
+        "{% for i in range(99999999) %}x{% endfor %}",
+        "{{ broken",
+    ],
+)
+def test_a_hostile_chat_template_is_refused_in_the_sandbox(tmp_path: Path, template: str) -> None:
+    directory = tiny.write_model(tmp_path, FOLLOWS, chat_template=template)
+    model = load_model(directory, scheme=None, device="cpu")
+    with pytest.raises(ModelLoadError, match="could not answer"):
+        generate(model, ["one"], max_new_tokens=2, batch_size=1)
+    assert not (Path.cwd() / "OWNED").exists()
+
+
+def test_a_full_context_shortens_answers_and_then_refuses(loaded: LoadedModel) -> None:
+    assert generate(loaded, ["one " * 126], max_new_tokens=8, batch_size=1) == ("two three",)
+    with pytest.raises(ModelLoadError, match="no room in a context of 128"):
+        generate(loaded, ["one " * 128], max_new_tokens=8, batch_size=1)
+
+
+def test_token_ids_outside_the_embedding_are_refused(tmp_path: Path) -> None:
+    directory = tiny.write_model(tmp_path, FOLLOWS)
+    path = directory / "tokenizer.json"
+    path.write_text(re.sub(r'"one": ?\d+', '"one": 4000', path.read_text()))
+    model = load_model(directory, scheme=None, device="cpu")
+    with pytest.raises(ModelLoadError, match="token 4000, the embedding has 64 rows"):
+        generate(model, ["one"], max_new_tokens=2, batch_size=1)
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_every_answer(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is the environment here: one that holds at most two rows."""
+    real, sizes = generation._answer, []
+
+    def two_rows_at_most(loaded: LoadedModel, rows: list[list[int]], settings: object) -> list[str]:
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return real(loaded, rows, settings)  # type: ignore[arg-type]  # settings pass through
+
+    monkeypatch.setattr(generation, "_answer", two_rows_at_most)
+    answers = generate(loaded, ["one", "two", "three"] * 3, max_new_tokens=8, batch_size=8)
+    assert answers == ("two three four", "three four", "four") * 3
+    assert sizes == [8, 4, 2, 2, 2, 2, 1]
+
+
+def test_progress_ends_at_the_number_of_prompts(loaded: LoadedModel) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def note(stage: str, done: int, total: int, detail: str = "") -> None:
+        seen.append((done, total))
+
+    generate(loaded, ["one"] * 5, max_new_tokens=2, batch_size=2, progress=note)
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_a_small_model_takes_one_thread_and_gives_the_others_back(loaded: LoadedModel) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with threads_for(loaded.model, "cpu"):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+        with threads_for(loaded.model, "cuda:0"):
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

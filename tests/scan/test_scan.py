@@ -1,0 +1,90 @@
+"""Whole directories: what is found, in which order, and what stops a scan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from quantguard.canary.catalogue import CanaryKind, canary_directory
+from quantguard.core.errors import CheckpointError, NonFiniteWeightsError
+from quantguard.core.finding import Severity
+from quantguard.core.scheme import Scheme
+from quantguard.grids.grid import NF4
+from quantguard.scan.scan import SIGNIFICANCE, scan
+from tests.scan.test_boundary import honest, prepared
+
+
+def model(directory: Path, **weights: Tensor) -> Path:
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_text(json.dumps({"model_type": "llama"}), encoding="utf-8")
+    save_file({f"{name}.weight": weight for name, weight in weights.items()}, directory / "model.safetensors")
+    return directory
+
+
+def test_only_the_prepared_tensor_is_named(tmp_path: Path) -> None:
+    found = scan(model(tmp_path / "m", one=honest(1), two=prepared(honest(2), Scheme.NF4, 0.1), three=honest(3)))
+    assert {finding.where for finding in found.findings} == {"two.weight"}
+    worst = found.findings[0]
+    assert (worst.rule, worst.scheme, worst.severity) == ("scan.boundary", Scheme.NF4, Severity.HIGH)
+    assert worst.p_value is not None
+    assert worst.p_value < SIGNIFICANCE
+    assert "NF4 rounding boundary" in worst.message
+    assert (found.tensors, found.weights) == (3, 3 * 256 * 384)
+
+
+def test_a_dequantized_tensor_is_noted_and_not_accused(tmp_path: Path) -> None:
+    """NF4's levels lie beside FP4's boundaries: the atoms of an honest dequantized model would be a pile there."""
+    weight = honest(1)
+    stored = NF4.dequantize(NF4.nearest(weight), NF4.scale(weight))
+    found = scan(model(tmp_path / "m", one=stored))
+    assert [(f.rule, f.severity, f.scheme) for f in found.findings] == [("scan.on_grid", Severity.INFO, Scheme.NF4)]
+
+
+def test_embeddings_and_heads_are_not_scanned(tmp_path: Path) -> None:
+    bad = prepared(honest(2), Scheme.NF4, 0.3)
+    found = scan(model(tmp_path / "m", embed_tokens=bad, lm_head=bad.clone(), one=honest(1)))
+    assert found.findings == ()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_stops_the_scan(tmp_path: Path, value: float) -> None:
+    weight = honest(1)
+    weight[3, 5] = value
+    with pytest.raises(NonFiniteWeightsError, match=r"one\.weight"):
+        scan(model(tmp_path / "m", one=weight))
+
+
+def test_a_model_without_linear_weights_cannot_be_judged(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no linear weight"):
+        scan(model(tmp_path / "m", norm=torch.ones(8)))
+
+
+def test_a_pickle_is_reported_and_the_weights_stay_closed(tmp_path: Path) -> None:
+    directory = model(tmp_path / "m", one=prepared(honest(2), Scheme.NF4, 0.3))
+    (directory / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    found = scan(directory)
+    assert {finding.rule for finding in found.findings} == {"checkpoint.pickle"}
+    assert found.tensors == 0
+
+
+def test_the_attacked_canary_is_flagged_and_the_others_are_not() -> None:
+    attacked = scan(canary_directory(CanaryKind.NF4_ATTACKED))
+    flagged = [finding for finding in attacked.findings if finding.rule == "scan.boundary"]
+    assert len({finding.where for finding in flagged}) >= 10
+    assert flagged[0].scheme is Scheme.NF4
+    for kind in (CanaryKind.CLEAN, CanaryKind.MALICIOUS):
+        assert not [f for f in scan(canary_directory(kind)).findings if f.severity.at_least(Severity.LOW)]
+
+
+def test_progress_counts_every_tensor(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    scan(
+        model(tmp_path / "m", one=honest(1), two=honest(2)),
+        progress=lambda _, done, total, __="": seen.append((done, total)),
+    )
+    assert seen == [(1, 2), (2, 2)]
