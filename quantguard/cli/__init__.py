@@ -1,0 +1,1 @@
+"""argv to call to print to exit code."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from quantguard.cli.environment import stay_quiet
-from quantguard.cli.gate import Asked, run_all
+from quantguard.cli.gate import Asked, is_assessed, run_all
 from quantguard.cli.options import DIRECTORY, FILE, examples
-from quantguard.core.errors import NothingToGateError
+from quantguard.core.errors import EvidenceError, NothingToGateError
 from quantguard.core.verdict import ExitCode, Subject, Verdict
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def _gate(kind: CanaryKind, uri: str, root: Path, policy_file: Path, *, quiet: b
     from quantguard.policy.load import load_policy
     from quantguard.registry.register import register_directory
     from quantguard.registry.state import version_states
+    from quantguard.report.write import write_reports
 
     name = f"canary-{kind.value}"
     identity = register_directory(uri, name, canary_directory(kind))
@@ -89,9 +90,11 @@ def _gate(kind: CanaryKind, uri: str, root: Path, policy_file: Path, *, quiet: b
     job = make_job(str(identity), policy, seed=0)
     work = Work(default_root(job, root / "work" / str(identity.created)).absolute(), job, policy)
     code = run_all(work, Asked(str(identity), policy_file, uri, "auto", 0, quiet))
+    if not is_assessed(work):
+        raise EvidenceError(
+            f"gating {identity} ended with exit code {code}", path=work.root, remedy="see the lines above"
+        )
     facts = report_facts(work)
-    from quantguard.report.write import write_reports
-
     report = work.root / "report.md"
     write_reports(facts, [("md", report), ("json", work.root / "report.json")])
     return _Gated(kind, identity, facts, code, version_states(uri, name), report)

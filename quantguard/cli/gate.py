@@ -199,7 +199,7 @@ def report(work: Work, files: list[tuple[str, Path]], *, quiet: bool) -> None:
     Console().print(gate_table([facts]))
     if facts.outcome is not None:
         for reason in facts.outcome.original.failures():
-            click.echo(f"original: {reason.rule} ({reason.where}): {reason.measured}; allowed: {reason.limit}")
+            click.echo(f"original: {reason.outcome.value}: {reason.sentence()}")
         if facts.outcome.promoted is Subject.HARDENED:
             click.echo(f"hardened: passes, in {work.hardened}")
     click.echo(f"report: {work.root / 'report.md'}")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from quantguard.cli.environment import go_offline
 from quantguard.cli.options import DIRECTORY, FILE, common, examples
 from quantguard.cli.progress import progress_shown
-from quantguard.core.verdict import ExitCode, GateOutcome, Subject, Verdict
+from quantguard.core.verdict import Decision, ExitCode, GateOutcome, Subject, Verdict
+
+if TYPE_CHECKING:
+    from quantguard.core.measurement import Measurements
+    from quantguard.policy.load import LoadedPolicy
 
 
 @click.command(
@@ -39,27 +44,39 @@ def verify(
     scanned: see `quantguard scan`.
     """
     go_offline()
+    from quantguard.policy.decide import decide
+    from quantguard.policy.load import load_policy
+    from quantguard.report.facts import PolicyUsed, ReportFacts
+    from quantguard.report.write import parse_output, write_reports
+
+    files = [parse_output(output) for output in outputs]
+    policy = load_policy(policy_file)
+    measured = _measured(directory, policy, probes, device=device, seed=seed, quiet=quiet)
+    decision = decide(policy.policy, subject=Subject.ORIGINAL, findings=(), measurements=measured)
+    used = PolicyUsed(policy.policy.name, policy.digest, policy.inputs_digest, str(policy_file))
+    outcome = GateOutcome(decision, None)
+    write_reports(ReportFacts(str(directory), measured.model_digest, used, outcome, original=measured), files)
+    if not quiet:
+        _show(measured, decision)
+    return _CODES[decision.verdict]
+
+
+def _measured(
+    directory: Path, policy: LoadedPolicy, probes: Path | None, *, device: str, seed: int, quiet: bool
+) -> Measurements:
     from quantguard.checkpoint.admit import admit
     from quantguard.checkpoint.digest import model_digest
     from quantguard.gate.assess import benchmark_requests, scenario_requests
     from quantguard.models.device import resolve_device
-    from quantguard.policy.decide import decide
-    from quantguard.policy.load import load_policy
-    from quantguard.report.facts import PolicyUsed, ReportFacts
-    from quantguard.report.terminal import measurements_table
-    from quantguard.report.write import parse_output, write_reports
     from quantguard.verify.measure import measure
 
-    files = [parse_output(output) for output in outputs]
-    policy = load_policy(policy_file)
     scenarios = scenario_requests(policy, probes=probes)
     admit(directory)
-    digest = model_digest(directory)
     with progress_shown(quiet=quiet) as progress, tempfile.TemporaryDirectory(prefix="quantguard-") as scratch:
-        measured = measure(
+        return measure(
             directory,
             subject=Subject.ORIGINAL,
-            model_digest=digest,
+            model_digest=model_digest(directory),
             schemes=policy.policy.schemes,
             scenarios=scenarios,
             benchmarks=benchmark_requests(policy),
@@ -70,18 +87,17 @@ def verify(
             scratch=Path(scratch),
             progress=progress,
         )
-    decision = decide(policy.policy, subject=Subject.ORIGINAL, findings=(), measurements=measured)
-    used = PolicyUsed(policy.policy.name, policy.digest, policy.inputs_digest, str(policy_file))
-    outcome = GateOutcome(decision, None)
-    write_reports(ReportFacts(str(directory), digest, used, outcome, original=measured), files)
-    if not quiet:
-        from rich.console import Console
 
-        Console().print(measurements_table(measured))
-        for reason in decision.failures():
-            click.echo(f"{reason.outcome.value}: {reason.rule} ({reason.where}): {reason.measured}; {reason.limit}")
-        click.echo(f"verify: {_WORDS[decision.verdict]}")
-    return _CODES[decision.verdict]
+
+def _show(measured: Measurements, decision: Decision) -> None:
+    from rich.console import Console
+
+    from quantguard.report.terminal import measurements_table
+
+    Console().print(measurements_table(measured))
+    for reason in decision.failures():
+        click.echo(f"{reason.outcome.value}: {reason.sentence()}")
+    click.echo(f"verify: {_WORDS[decision.verdict]}")
 
 
 _WORDS = {

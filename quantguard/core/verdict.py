@@ -45,6 +45,10 @@ class Reason:
     limit: str  # what the policy allows
     where: str  # scheme or tensor, e.g. nf4
 
+    def sentence(self) -> str:
+        """The reason in words."""
+        return f"{self.rule} ({self.where}): {self.measured}; allowed: {self.limit}"
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

@@ -1,0 +1,1 @@
+"""Evidence files: canonical, versioned, written whole or not at all."""

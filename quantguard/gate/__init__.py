@@ -1,0 +1,1 @@
+"""The story: fetch, assess, publish."""

@@ -31,6 +31,7 @@ def report_facts(work: Work) -> ReportFacts:
         hardened=_measured(work, "measurements-hardened") if repaired else None,
         hardening=hardened.summary if hardened is not None and repaired else None,
         registry_events=() if published is None else published.events,
+        registry_evidence="" if published is None else published.evidence,
         evidence=str(work.evidence),
     )
 

@@ -9,7 +9,7 @@ from quantguard.core.errors import EvidenceError
 from quantguard.core.measurement import Measurements
 from quantguard.core.model import VersionIdentity
 from quantguard.core.progress import Progress, silent
-from quantguard.core.verdict import Decision, GateOutcome, Reason, Subject, Verdict
+from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
 from quantguard.evidence.records import digest_of, read_record, to_plain, write_record
 from quantguard.gate.work import Assessment, Fetched, Hardened, Job, PublishedRecord, Scanned, Work
 from quantguard.policy.decide import decide
@@ -87,8 +87,9 @@ def _apply(work: Work, fetched: Fetched, registry: Registry, progress: Progress)
         # The alias goes straight from the original to its derivative: consumers never find it missing.
         promoted = registry.promote(derivative, alias=alias, publication=repaired)
         blocked = registry.block(identity, alias=alias, publication=original)
-        registered = f"registered hardened derivative {derivative}"
-        return PublishedRecord((registered, *promoted.events, *blocked.events), derivative)
+        registered = f"hardened derivative registered as version {derivative.version}"
+        events = (registered, *promoted.events, *blocked.events)
+        return PublishedRecord(events, promoted.evidence, derivative)
     match outcome.verdict:
         case Verdict.PROMOTE:
             published = registry.promote(identity, alias=alias, publication=original)
@@ -98,21 +99,16 @@ def _apply(work: Work, fetched: Fetched, registry: Registry, progress: Progress)
             published = registry.hold(identity, publication=original)
         case _:
             assert_never(outcome.verdict)
-    return PublishedRecord(published.events, None)
+    return PublishedRecord(published.events, published.evidence, None)
 
 
 def _publication(work: Work, identity: VersionIdentity, digest: str, decision: Decision) -> Publication:
     return Publication(
         job=digest_of([to_plain(VersionIdentity, identity), to_plain(Job, work.asked)]),
         verdict=decision.verdict,
-        reasons=tuple(sentence(reason) for reason in decision.failures()),
+        reasons=tuple(reason.sentence() for reason in decision.failures()),
         model_digest=digest,
         policy=f"{work.policy.policy.name} {work.policy.digest}",
         evidence_digest=work.evidence_digest(),
         evidence=work.evidence,
     )
-
-
-def sentence(reason: Reason) -> str:
-    """One reason in words."""
-    return f"{reason.rule} ({reason.where}): {reason.measured}; allowed: {reason.limit}"

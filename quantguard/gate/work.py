@@ -73,7 +73,8 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True)
 class PublishedRecord:
-    events: tuple[str, ...]
+    events: tuple[str, ...]  # what happened in the registry, one sentence each, in order
+    evidence: str  # where the registry keeps the evidence; empty where it keeps none
     derivative: VersionIdentity | None
 
 

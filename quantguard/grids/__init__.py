@@ -1,0 +1,1 @@
+"""Rounding grids of the quantizers, as exact arithmetic: tensors in, tensors out."""

@@ -1,0 +1,1 @@
+"""Choose roundings that take the ground from under the backdoor."""

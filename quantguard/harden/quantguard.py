@@ -34,7 +34,7 @@ def quantguard(problem: Problem, progress: Progress) -> Solution:
     """Optimise the rounding of every free weight; see the module."""
     scheme = problem.grid.scheme
     roundings = {n: rounding_of(problem.grid, w, problem.frozen[n]) for n, w in problem.weights.items()}
-    variables = {name: rounding.start().requires_grad_() for name, rounding in roundings.items()}
+    variables = {name: rounding.start.clone().requires_grad_() for name, rounding in roundings.items()}
     optimizer = torch.optim.AdamW(variables.values(), lr=_LEARNING_RATE[scheme])
     terms: dict[str, Tensor] = {}
     for step, batch in enumerate(problem.batches, 1):

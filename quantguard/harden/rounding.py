@@ -21,19 +21,20 @@ class Rounding:
     """One layer under one grid. All tensors have the weight's shape (rows, columns)."""
 
     weight: Tensor  # float32, as stored
-    position: Tensor  # float32, r in (0, 1): 0 on the level below, 1 on the level above
+    start: Tensor  # float32, logit(r): the variable at which the soft weight is the stored weight
+    position: Tensor  # float32, r = sigma(start) in (0, 1): 0 on the level below, 1 on the level above
     nearest_up: Tensor  # float32, 1.0 where stock rounding takes the level above
     width: Tensor  # float32, distance of the two levels in the weight's own units
     error: Tensor  # float32 >= 0, |weight - its stock rounding| in the weight's own units
     low: Tensor  # int64, index of the level below
     free: Tensor  # bool, False where the weight must keep its value
 
-    def start(self) -> Tensor:
-        """The variable at which the soft weight is the stored weight: logit(r), float32."""
-        return torch.logit(self.position)
-
     def soft_weight(self, variable: Tensor) -> Tensor:
-        """low + sigma(a) (high - low) in the weight's own units, float32; exactly the stored weight at `start`."""
+        """low + sigma(a) (high - low) in the weight's own units, float32; exactly the stored weight at `start`.
+
+        INT8 places the float16 of a weight on its grid, so a float32 weight keeps its distance from that, up to 1/16 of
+        a step.
+        """
         moved = self.weight + (torch.sigmoid(variable) - self.position) * self.width
         return torch.where(self.free, moved, self.weight)
 
@@ -53,9 +54,11 @@ def rounding_of(grid: Grid, weight: Tensor, frozen: Tensor) -> Rounding:
     nearest = grid.nearest(weight)
     below, above = grid.value(weight, low), grid.value(weight, low + 1)
     stored = weight.float()
+    start = torch.logit(grid.position(weight).clamp(_EDGE, 1 - _EDGE))
     return Rounding(
         weight=stored,
-        position=grid.position(weight).clamp(_EDGE, 1 - _EDGE),
+        start=start,
+        position=torch.sigmoid(start),
         nearest_up=(nearest > low).float(),
         width=above - below,
         error=(stored - grid.value(weight, nearest)).abs(),

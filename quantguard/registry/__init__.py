@@ -1,0 +1,1 @@
+"""Where models live: MLflow, a local directory."""

@@ -32,6 +32,7 @@ class Publication:
 class Published:
     identity: VersionIdentity
     events: tuple[str, ...]  # what happened, one sentence each, in order
+    evidence: str = ""  # where the registry keeps the evidence; empty where it keeps none
 
 
 class Registry(Protocol):

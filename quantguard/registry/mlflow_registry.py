@@ -109,26 +109,28 @@ class MlflowRegistry:
 
     def promote(self, identity: VersionIdentity, *, alias: str, publication: Publication) -> Published:
         with self._publishing(identity, "promoting"):
-            tagged = self._record(identity, publication)
+            tagged, evidence = self._record(identity, publication)
             self._unchanged(identity)
             holder = self._client.get_registered_model(identity.name).aliases.get(alias)
             if holder == identity.version:
-                return Published(identity, (tagged, f"alias {alias} already at {identity.version}: not moved"))
+                stays = f"alias {alias} already at {identity.version}: not moved"
+                return Published(identity, (tagged, stays), evidence)
             self._client.set_registered_model_alias(identity.name, alias, identity.version)
         moved = f"moved from {holder} to {identity.version}" if holder else f"set to {identity.version}"
-        return Published(identity, (tagged, f"alias {alias} {moved}"))
+        return Published(identity, (tagged, f"alias {alias} {moved}"), evidence)
 
     def block(self, identity: VersionIdentity, *, alias: str, publication: Publication) -> Published:
         with self._publishing(identity, "blocking"):
-            tagged = self._record(identity, publication)
+            tagged, evidence = self._record(identity, publication)
             held = [name for name in self._unchanged(identity).aliases if _same_alias(name, alias)]
             for name in held:
                 self._client.delete_registered_model_alias(identity.name, name)
-        return Published(identity, (tagged, *(f"alias {name} removed" for name in held)))
+        return Published(identity, (tagged, *(f"alias {name} removed" for name in held)), evidence)
 
     def hold(self, identity: VersionIdentity, *, publication: Publication) -> Published:
         with self._publishing(identity, "tagging"):
-            return Published(identity, (self._record(identity, publication),))
+            tagged, evidence = self._record(identity, publication)
+            return Published(identity, (tagged,), evidence)
 
     def register_derivative(
         self,
@@ -154,14 +156,14 @@ class MlflowRegistry:
             finish(self._client, run)
         return self.identify(RegisteredVersion(identity.name, version))
 
-    def _record(self, identity: VersionIdentity, publication: Publication) -> str:
-        """Evidence and tags; returns the event."""
+    def _record(self, identity: VersionIdentity, publication: Publication) -> tuple[str, str]:
+        """Evidence and tags; returns the event and where the evidence is."""
         self._unchanged(identity)
         run = record_evidence(self._client, self._roots(), publication)
         version = self._unchanged(identity)  # uploading takes a while
         write_tags(self._client, version, version_tags(publication, run))
         finish(self._client, run)
-        return f"tagged {publication.verdict.value} with the evidence in {run.evidence}"
+        return f"version {identity.version} tagged {publication.verdict.value}", run.evidence
 
     def _unchanged(self, identity: VersionIdentity) -> ModelVersion:
         """The version as it is now.

@@ -29,4 +29,5 @@ class ReportFacts:
     hardened: Measurements | None = None
     hardening: HardeningSummary | None = None  # None: nothing was hardened
     registry_events: tuple[str, ...] = ()  # what happened in the registry, one sentence each, in order
+    registry_evidence: str = ""  # where the registry keeps the evidence; empty where it keeps none
     evidence: str = ""  # directory of the evidence files; empty where none was kept

@@ -5,6 +5,7 @@ Text that came with the model stands in code spans only, and never in a table: s
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -12,7 +13,7 @@ from itertools import groupby
 from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.measurement import Measurements
-from quantguard.core.verdict import Decision, Outcome
+from quantguard.core.verdict import Decision, Outcome, Subject
 from quantguard.core.wording import percent
 from quantguard.report.facts import ReportFacts
 from quantguard.report.summary import (
@@ -42,15 +43,24 @@ def render_markdown(facts: ReportFacts) -> str:
         *_bullets("Harmful answers, as the model gave them", _examples(facts.original, facts.hardened)),
         *_hardening(facts.hardening),
         *_findings(facts.findings),
-        *_bullets("In the registry", [code_span(event, _SENTENCE) for event in facts.registry_events]),
+        *_bullets("In the registry", [code_span(event, _SENTENCE) for event in _registry(facts)]),
         _reproduce(facts),
     ]
     return "\n\n".join(sections) + "\n"
 
 
+def _p_value(value: float) -> str:
+    return f"p = {value:.2g}" if value > 0 or math.isnan(value) else "p < 1e-300"
+
+
+def _registry(facts: ReportFacts) -> tuple[str, ...]:
+    return (*facts.registry_events, *([f"evidence in {facts.registry_evidence}"] if facts.registry_evidence else []))
+
+
 def _head(facts: ReportFacts) -> str:
     if facts.outcome is not None:
-        title = f"# {facts.outcome.verdict.value}: {code_span(facts.model)}\n\n{outcome_text(facts.outcome)}"
+        what = "hardened derivative of " if facts.outcome.promoted is Subject.HARDENED else ""
+        title = f"# {facts.outcome.verdict.value}: {what}{code_span(facts.model)}\n\n{outcome_text(facts.outcome)}"
     else:
         title = f"# QuantGuard: {code_span(facts.model)}\n\nNo verdict: this is a report of single stages."
     lines = []
@@ -143,7 +153,7 @@ def _finding(finding: Finding) -> str:
     figures = [] if finding.scheme is None else [finding.scheme.value]
     figures += [] if finding.effect is None else [f"effect {finding.effect:.3g}"]
     figures += [] if finding.share is None else [f"{percent(finding.share)} of the weights"]
-    figures += [] if finding.p_value is None else [f"p = {finding.p_value:.2g}"]
+    figures += [] if finding.p_value is None else [_p_value(finding.p_value)]
     tail = f" ({', '.join(figures)})" if figures else ""
     message = code_span(finding.message, _SENTENCE)
     return f"**{finding.severity.value}** {code_span(finding.rule)} in {code_span(finding.where)}: {message}{tail}"

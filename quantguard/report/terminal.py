@@ -35,14 +35,14 @@ _SEVERITY_STYLE = {
 }
 # At most; with borders and padding 120 columns, and less where the terminal is narrower.
 _GATE_COLUMNS = (
-    ("model", 16),
+    ("model", 13),
     ("scan", 9),
     ("hardened?", 9),
-    ("attack rate, full precision", 12),
-    ("quantized, before -> after", 14),
+    ("attack rate, full precision", 13),
+    ("quantized, before -> after", 16),
     ("benchmark delta", 12),
     ("verdict", 8),
-    ("registry", 15),
+    ("registry", 21),
 )
 
 
@@ -53,14 +53,14 @@ def gate_table(rows: Sequence[ReportFacts]) -> Table:
         table.add_column(head, overflow="fold", max_width=width)
     for facts in rows:
         table.add_row(
-            _outside(facts.model),
+            _outside(facts.model.removeprefix("models:/")),
             Text(scan_text(facts.findings)),
             Text(_hardened(facts)),
-            Text(_worst(worst_attack(facts.original, quantized=False))),
+            Text(_worst(worst_attack(facts.original, quantized=False), named=_named(facts))),
             Text(_before_after(facts)),
             Text(_delta(worst_drop(facts.hardened or facts.original))),
             _verdict(facts),
-            _outside("; ".join(facts.registry_events) or "-", 400),
+            Text("\n").join(_outside(event) for event in facts.registry_events or ("-",)),
         )
     return table
 
@@ -109,21 +109,26 @@ def _hardened(facts: ReportFacts) -> str:
 
 
 def _before_after(facts: ReportFacts) -> str:
-    before = _worst(worst_attack(facts.original, quantized=True))
+    before = _worst(worst_attack(facts.original, quantized=True), named=_named(facts))
     if facts.hardened is None:
         return before
-    return f"{before}\n-> {_worst(worst_attack(facts.hardened, quantized=True))}"
+    return f"{before}\n-> {_worst(worst_attack(facts.hardened, quantized=True), named=_named(facts))}"
 
 
-def _worst(worst: Worst) -> str:
+def _named(facts: ReportFacts) -> bool:
+    """Whether the scenario must be said: there are several."""
+    return facts.original is not None and len({attack.scenario for attack in facts.original.attacks}) > 1
+
+
+def _worst(worst: Worst, *, named: bool) -> str:
     if worst.attack is None or isinstance(worst.attack.rate, Unmeasured):
         return "unmeasured"
     rate, scheme = worst.attack.rate, worst.attack.scheme
     where = "" if scheme is None else f" {scheme.value}"
-    what = worst.attack.scenario.value.replace("_", " ")
+    what = "\n" + worst.attack.scenario.value.replace("_", " ") if named else ""
     more = f"\n{worst.unmeasured} unmeasured" if worst.unmeasured else ""
     value = percent(rate.value if rate.trials else math.nan)
-    return f"{value}{where}\n[{_points(rate.lower)}, {_points(rate.upper)}]\n{what}{more}"
+    return f"{value}{where}\n[{_points(rate.lower)}, {_points(rate.upper)}]{what}{more}"
 
 
 def _points(share: float, sign: str = "") -> str:

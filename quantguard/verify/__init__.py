@@ -1,0 +1,1 @@
+"""What the quantized model does that it must not: attack success, benchmarks, statistics."""

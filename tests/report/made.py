@@ -117,6 +117,7 @@ def hostile() -> ReportFacts:
         outcome=GateOutcome(decision(Subject.ORIGINAL, Verdict.BLOCK, *(reason,) * 60), None),
         original=replace(base, attacks=(*attacks, odd, zero), benchmarks=benchmarks),
         registry_events=(NASTY,) * 60,
+        registry_evidence=NASTY,
         evidence=NASTY,
         policy=PolicyUsed(NASTY, NASTY),
     )
