@@ -88,7 +88,7 @@ def test_markdown_and_terminal_tell_the_figures_of_the_json() -> None:
 
 def test_markdown_begins_with_the_verdict_and_then_says_why() -> None:
     lines = render_markdown(REPAIRED).splitlines()
-    assert lines[0] == "# PROMOTE: `models:/backdoored/1`"
+    assert lines[0] == "# PROMOTE: hardened derivative of `models:/backdoored/1`"
     assert lines[2] == "The original is blocked; its hardened derivative may be promoted."
     why = next(line for line in lines if line.startswith("- violated"))
     assert why == (
