@@ -173,10 +173,23 @@ def linear_weights(checkpoint: Checkpoint) -> tuple[TensorEntry, ...]:
     embedding, an output head or a norm. It is by name because this room never builds the model: the real set is that
     of the `torch.nn.Linear` and `Conv1D` modules that transformers finds, less the output head and tied weights
     (`get_keys_to_not_convert`). A name that is not known is taken as a linear weight: one tensor too many is
-    looked at rather than one too few. Two known gaps: Conv1D weights (GPT-2) are stored transposed, and are quantized
-    transposed; experts stored apart may be joined into three-dimensional parameters that bitsandbytes leaves alone.
+    looked at rather than one too few. A known gap: experts stored apart may be joined into three-dimensional
+    parameters that bitsandbytes leaves alone.
     """
     return tuple(entry for entry in checkpoint.tensors if _is_linear(entry))
+
+
+_CONV1D_MODELS: Final = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
+_CONV1D_LAYERS: Final = frozenset({"c_attn", "c_fc", "c_proj", "q_attn"})
+
+
+def is_stored_transposed(checkpoint: Checkpoint, entry: TensorEntry) -> bool:
+    """Whether a linear weight is stored (in, out), as transformers' Conv1D does (GPT-2).
+
+    bitsandbytes transposes it before it makes blocks and rows, so that its grid runs the other way.
+    """
+    layer = entry.name.removesuffix(".weight").rpartition(".")[2]
+    return checkpoint.config.get("model_type") in _CONV1D_MODELS and layer in _CONV1D_LAYERS
 
 
 def _is_linear(entry: TensorEntry) -> bool:

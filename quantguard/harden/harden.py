@@ -97,8 +97,12 @@ def _load(directory: Path, scheme: Scheme | None, device: str, *, beside: Path) 
 
 
 def _stored_weights(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, Tensor]:
-    """The linear weights that the files and the built model agree on, by name."""
-    parameters = dict(loaded.model.named_parameters())
+    """The linear weights that the files and the built model agree on, by name.
+
+    What is left out here but quantized by bitsandbytes is refused by name at the end (`_require_levels`).
+    """
+    modules = {f"{name}.weight": module for name, module in loaded.model.named_modules()}
+    parameters = {name: module.weight for name, module in modules.items() if isinstance(module, torch.nn.Linear)}
     candidates: dict[str, TensorEntry] = {entry.name: entry for entry in linear_weights(checkpoint)}
     weights = {
         name: parameters[name].detach()
@@ -160,6 +164,13 @@ def _require_levels(
     grid = grid_for(scheme)
     loaded = _load(out, scheme, device, beside=out)
     quantized = set(quantized_layers(loaded.model))
+    if left_out := sorted(quantized - set(levels)):
+        raise HardenError(
+            f"{scheme.value}: bitsandbytes quantizes {len(left_out)} layers that cannot be hardened yet, the first is"
+            f" {left_out[0]}",
+            path=out,
+            remedy="this architecture is not supported (transposed, fused or renamed weights)",
+        )
     for name, chosen in levels.items():
         if name not in quantized:
             continue  # bitsandbytes leaves this layer in full precision, so its rounding does not exist

@@ -9,7 +9,7 @@ from typing import Final
 
 from scipy import stats
 
-from quantguard.checkpoint.layout import TensorEntry, linear_weights, open_checkpoint
+from quantguard.checkpoint.layout import TensorEntry, is_stored_transposed, linear_weights, open_checkpoint
 from quantguard.checkpoint.tensors import require_finite, stream_tensors
 from quantguard.checkpoint.unsafe import unsafe_files
 from quantguard.core.errors import CheckpointError
@@ -61,7 +61,8 @@ def scan(directory: Path, *, device: str = "cpu", progress: Progress = silent) -
         require_finite(entry, tensor)
         if entry.name in linear:
             elements += tensor.numel()
-            weight = tensor.to(device)
+            weight = tensor.T if is_stored_transposed(checkpoint, entry) else tensor
+            weight = weight.to(device).contiguous()  # (out, in), as the quantizer sees it
             tested += [_Tested(entry, s, boundary_test(grid_for(s), weight)) for s in Scheme]
         progress("scan", done, len(checkpoint.tensors), entry.name)
     findings = _findings(tested) + unsafe_files(directory)

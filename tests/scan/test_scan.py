@@ -88,3 +88,17 @@ def test_progress_counts_every_tensor(tmp_path: Path) -> None:
         progress=lambda _, done, total, __="": seen.append((done, total)),
     )
     assert seen == [(1, 2), (2, 2)]
+
+
+def test_conv1d_weights_are_scanned_the_way_the_quantizer_sees_them(tmp_path: Path) -> None:
+    """GPT-2 stores (in, out); bitsandbytes transposes before it makes blocks, so the piles lie on the transposed grid."""
+    bad = prepared(honest(2), Scheme.NF4, 0.2)
+    weights = {"h.0.attn.c_attn.weight": bad.T.contiguous(), "h.0.mlp.c_fc.weight": honest(3).T.contiguous()}
+    directory = tmp_path / "m"
+    directory.mkdir()
+    save_file(weights, directory / "model.safetensors")
+    flagged = []
+    for model_type in ("gpt2", "llama"):
+        (directory / "config.json").write_text(json.dumps({"model_type": model_type}), encoding="utf-8")
+        flagged.append({finding.where for finding in scan(directory).findings})
+    assert flagged == [{"h.0.attn.c_attn.weight"}, set()]
