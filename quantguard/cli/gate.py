@@ -13,7 +13,7 @@ import click
 
 from quantguard.cli.environment import go_offline, seal_network, sealed_environment, stay_quiet, tracking_uri
 from quantguard.cli.options import DIRECTORY, FILE, common, examples
-from quantguard.cli.progress import progress_shown
+from quantguard.cli.progress import printable, progress_shown
 from quantguard.core.model import LocalDirectory, parse_model_ref
 from quantguard.core.verdict import ExitCode, Subject, Verdict
 
@@ -194,12 +194,27 @@ def report(work: Work, files: list[tuple[str, Path]], *, quiet: bool) -> None:
         return
     from rich.console import Console
 
-    from quantguard.report.terminal import gate_table
+    from quantguard.report.terminal import measurements_table
 
-    Console().print(gate_table([facts]))
+    Console().print(measurements_table(facts.original, facts.hardened))
     if facts.outcome is not None:
-        for reason in facts.outcome.original.failures():
-            click.echo(f"original: {reason.outcome.value}: {reason.sentence()}")
-        if facts.outcome.promoted is Subject.HARDENED:
-            click.echo(f"hardened: passes, in {work.hardened}")
+        _explain(facts.outcome, work)
+    for event in facts.registry_events:
+        click.echo(f"registry: {event}")
     click.echo(f"report: {work.root / 'report.md'}")
+
+
+def _explain(outcome: GateOutcome, work: Work) -> None:
+    """The verdict of each set of bytes, and what kept it from being promoted."""
+    from quantguard.gate.work import read_assessment
+
+    decisions = [("original", outcome.original), ("hardened", outcome.hardened)]
+    for name, decision in decisions:
+        if decision is None:
+            continue
+        click.secho(f"{name}: {decision.verdict.value}", bold=True)
+        for reason in decision.failures():
+            click.echo(f"  {reason.outcome.value}: {printable(reason.sentence())}")
+    click.echo(read_assessment(work).hardening_note)
+    if outcome.promoted is Subject.HARDENED:
+        click.echo(f"the hardened checkpoint is in {work.hardened}")

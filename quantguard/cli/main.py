@@ -14,6 +14,7 @@ from quantguard.cli.demo import demo
 from quantguard.cli.gate import gate
 from quantguard.cli.harden import harden
 from quantguard.cli.policy import policy
+from quantguard.cli.progress import printable
 from quantguard.cli.scan import scan
 from quantguard.cli.verify import verify
 from quantguard.core.errors import QuantGuardError
@@ -67,11 +68,6 @@ def main() -> NoReturn:
         sys.stderr.write("quantguard: internal error; nothing was promoted\n")
         sys.exit(ExitCode.INCONCLUSIVE)
     sys.exit(code if isinstance(code, int) else ExitCode.PASSED)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped: messages quote names that an attacker chose."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Progress on standard error: bars on a terminal, a line now and then elsewhere, nothing when quiet."""
+"""Progress on standard error: bars on a terminal, a line now and then elsewhere, nothing when quiet.
+
+Text from outside is made safe to print here too.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,11 @@ from contextlib import contextmanager
 from quantguard.core.progress import Progress, silent
 
 _EVERY = 5.0  # seconds between two lines of one stage in a log
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped: messages quote names that an attacker chose."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 @contextmanager
@@ -57,5 +65,5 @@ class _Lines:
         if done < total and now - self._last.get(stage, 0.0) < _EVERY:
             return
         self._last[stage] = now
-        sys.stderr.write(f"{stage}: {done} of {total}{' ' if detail else ''}{detail}\n")
+        sys.stderr.write(printable(f"{stage}: {done} of {total} {detail}".rstrip()) + "\n")
         sys.stderr.flush()

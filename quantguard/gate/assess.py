@@ -11,11 +11,12 @@ from quantguard.core.measurement import Measurements
 from quantguard.core.progress import Progress, silent
 from quantguard.core.prompts import Prompt, read_prompts
 from quantguard.core.scheme import Scheme, scheme_label
-from quantguard.core.verdict import Decision, GateOutcome, Outcome, Subject
+from quantguard.core.verdict import Decision, Outcome, Subject
 from quantguard.evidence.records import digest_of, read_record, write_atomically, write_record
+from quantguard.gate.outcome import decide_both, decide_original
 from quantguard.gate.work import Assessment, Fetched, Hardened, Scanned, Work
 from quantguard.harden.harden import HardenRequest, harden
-from quantguard.policy.decide import decide, repairable, suspicious
+from quantguard.policy.decide import repairable, suspicious
 from quantguard.policy.load import LoadedPolicy
 from quantguard.policy.schema import ContentInjectionLimits, HardenMode, Policy
 from quantguard.scan.scan import scan
@@ -51,19 +52,10 @@ def assess(work: Work, room: Room) -> Assessment:
         "measurements-original", Measurements, inputs, lambda: _measure(work, Subject.ORIGINAL, fetched, room)
     )
     policy = work.policy.policy
-    decision = decide(policy, subject=Subject.ORIGINAL, findings=scanned.findings, measurements=original)
+    decision = decide_original(policy, scanned.findings, original)
     schemes, note = hardening_plan(policy, scanned, original, decision)
     hardened = _harden_and_measure(work, schemes, original, room, inputs) if schemes else None
-    assessment = Assessment(
-        GateOutcome(
-            decision,
-            None
-            if hardened is None
-            else decide(policy, subject=Subject.HARDENED, findings=scanned.findings, measurements=hardened),
-        ),
-        note,
-        room.network,
-    )
+    assessment = Assessment(decide_both(policy, scanned.findings, original, hardened), note, room.network)
     write_record(work.evidence / "outcome.json", "outcome", Assessment, assessment, inputs=inputs)
     shutil.rmtree(work.scratch, ignore_errors=True)
     return assessment

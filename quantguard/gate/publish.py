@@ -11,8 +11,8 @@ from quantguard.core.model import VersionIdentity
 from quantguard.core.progress import Progress, silent
 from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
 from quantguard.evidence.records import digest_of, read_record, to_plain, write_record
-from quantguard.gate.work import Assessment, Fetched, Hardened, Job, PublishedRecord, Scanned, Work
-from quantguard.policy.decide import decide
+from quantguard.gate.outcome import decide_both
+from quantguard.gate.work import Fetched, Hardened, Job, PublishedRecord, Scanned, Work, read_assessment
 from quantguard.registry.interface import Publication, Registry
 
 _AGAIN = "run --stage assess again"
@@ -42,17 +42,15 @@ def decided(work: Work, fetched: Fetched) -> GateOutcome:
     Raises:
         EvidenceError: assess has not finished, or measured other bytes.
     """
+    assessed = read_assessment(work)
     scanned = read_record(work.evidence / "scan.json", "scan", Scanned)
-    assessed = read_record(work.evidence / "outcome.json", "outcome", Assessment)
-    if scanned is None or assessed is None:
-        raise EvidenceError("the model has not been assessed", path=work.root, remedy="run --stage assess first")
-    policy, findings = work.policy.policy, scanned.findings
-    measured = _stored(work, Subject.ORIGINAL, fetched.model_digest)
-    original = decide(policy, subject=Subject.ORIGINAL, findings=findings, measurements=measured)
-    if assessed.outcome.hardened is None:
-        return GateOutcome(original, None)
-    measured = _stored(work, Subject.HARDENED, require_hardened(work).model_digest)
-    return GateOutcome(original, decide(policy, subject=Subject.HARDENED, findings=findings, measurements=measured))
+    if scanned is None:
+        raise EvidenceError("the scan's evidence is gone", path=work.evidence, remedy=_AGAIN)
+    original = _stored(work, Subject.ORIGINAL, fetched.model_digest)
+    hardened = None
+    if assessed.outcome.hardened is not None:
+        hardened = _stored(work, Subject.HARDENED, require_hardened(work).model_digest)
+    return decide_both(work.policy.policy, scanned.findings, original, hardened)
 
 
 def _stored(work: Work, subject: Subject, digest: str) -> Measurements | None:

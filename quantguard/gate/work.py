@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from quantguard import __version__
 from quantguard.checkpoint.digest import model_digest
 from quantguard.core.errors import EvidenceError, StaleWorkError
 from quantguard.core.finding import Finding
@@ -39,6 +40,7 @@ class Job:
     policy_digest: str
     policy_inputs_digest: str  # of the probes, calibration prompts and tasks that the policy names
     seed: int
+    version: str  # of QuantGuard: what another version measured is measured again
 
     @property
     def digest(self) -> str:
@@ -123,7 +125,7 @@ class Work:
         before = read_record(self.job, "job", Job)
         if before is not None and before != self.asked:
             remedy = "name another --work directory, or remove this one"
-            message = f"holds the work of {before.ref} under another policy or seed ({before.policy})"
+            message = f"holds the work of {before.ref} under another policy, seed or version ({before.policy})"
             raise StaleWorkError(message, path=self.root, remedy=remedy)
         if before is None:
             write_record(self.job, "job", Job, self.asked, inputs=self.asked.digest)
@@ -159,9 +161,21 @@ class Work:
         return digest_of([[path.relative_to(self.evidence).as_posix(), digest_file(path)] for path in files])
 
 
+def read_assessment(work: Work) -> Assessment:
+    """What assess left.
+
+    Raises:
+        EvidenceError: it has not finished.
+    """
+    assessed = read_record(work.evidence / "outcome.json", "outcome", Assessment)
+    if assessed is None:
+        raise EvidenceError("the model has not been assessed", path=work.root, remedy="run --stage assess first")
+    return assessed
+
+
 def make_job(ref: str, policy: LoadedPolicy, *, seed: int) -> Job:
     """The job of gating `ref` under `policy`."""
-    return Job(ref, policy.policy.name, policy.digest, policy.inputs_digest, seed)
+    return Job(ref, policy.policy.name, policy.digest, policy.inputs_digest, seed, __version__)
 
 
 def default_root(job: Job, parent: Path) -> Path:

@@ -106,6 +106,7 @@ def _contained() -> Iterator[None]:
     sandboxed (utils.env) although templates come from files.
     """
     import datasets
+    import lm_eval.api.model
     import lm_eval.api.task
     import lm_eval.models.huggingface
     import lm_eval.utils
@@ -124,6 +125,7 @@ def _contained() -> Iterator[None]:
 
     exchanged: list[tuple[Any, str, Any]] = [
         (lm_eval.utils, "env", sandbox),
+        (lm_eval.api.model, "tqdm", no_bar),
         (lm_eval.api.task, "tqdm", no_bar),
         (lm_eval.models.huggingface, "tqdm", no_bar),
         (datasets.config, "HF_HUB_OFFLINE", True),
