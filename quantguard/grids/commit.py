@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from quantguard.core.scheme import Scheme
 from quantguard.grids.grid import Grid
 
-# Share of the cell's width kept between a committed weight and its boundaries. 4-bit: further than any kernel's
-# last-bit difference. INT8 casts to float16 first, whose spacing is up to 1/16 of a cell in the upper half of a row.
-_MARGIN = {Scheme.NF4: 0.02, Scheme.FP4: 0.02, Scheme.INT8: 0.1}
+# Share of the cell's width kept between a committed weight and its boundaries: far more than a kernel's last-bit
+# difference, and so little that the weights which are moved there do not pile up as an attacker's do.
+_MARGIN = 0.002
 
 
 def pin(grid: Grid, weight: Tensor, chosen: Tensor) -> Tensor:
@@ -23,9 +25,10 @@ def commit(
 ) -> Tensor:
     """A weight of the same dtype that stock quantization rounds to exactly the `chosen` levels.
 
-    Each weight goes to the value nearest to `near` (default: `weight`) that is inside the chosen cell, representable
-    in the dtype, and a margin (2 % of the cell's width, INT8 10 %) off its boundaries where the dtype is fine enough
-    for that. Weights that are there already keep their bits; pinned ones always do, so that no scale moves.
+    Each weight goes to the value nearest to `near` (default: `weight`) that is inside the chosen cell, 0.2 % of the
+    cell's width off its boundaries. Where the dtype, or INT8's cast to float16, is too coarse for that, it goes one or
+    two representable values further in, or to the value nearest to the level. Weights that are there already keep their
+    bits; pinned ones always do, so that no scale moves.
 
     Args:
         weight: (rows, columns), float32, float16 or bfloat16, finite.
@@ -43,7 +46,7 @@ def commit(
     if bool((grid.nearest(weight) != chosen)[pinned].any()):
         raise ValueError("a weight that decides its block's scale cannot change its level")
     lower, upper = grid.cell(chosen)
-    inset = _MARGIN[grid.scheme] * (upper - lower)
+    inset = _MARGIN * (upper - lower)
     unit = grid.unit(weight)
     # No weight may outgrow the maximum of its block or row: that would move the scale.
     ceiling = grid.magnitude_limit(weight).to(weight.dtype)
@@ -51,7 +54,7 @@ def commit(
     centre = grid.value(weight, chosen).to(weight.dtype)
     result = torch.where(pinned, weight, torch.clamp(clipped, -ceiling, ceiling))
     wrong = grid.nearest(result) != chosen
-    for candidate in (centre, _step(centre, up=True), _step(centre, up=False)):
+    for candidate in _further_in(grid, clipped, centre):
         if not bool(wrong.any()):
             return result
         result = torch.where(wrong, torch.clamp(candidate, -ceiling, ceiling), result)
@@ -61,7 +64,13 @@ def commit(
     return result
 
 
-def _step(values: Tensor, *, up: bool) -> Tensor:
-    """The next representable value of the dtype towards plus or minus infinity."""
-    limit = torch.full_like(values, float("inf") if up else -float("inf"))
-    return torch.nextafter(values, limit)
+def _further_in(grid: Grid, clipped: Tensor, centre: Tensor) -> Iterator[Tensor]:
+    """Values to try where rounding to the dtype put a weight on the wrong side of a boundary, nearest first."""
+    # INT8 decides by the float16 of a weight, so that steps of a float32 would all be the same to it.
+    spacing = torch.float16 if grid.scheme is Scheme.INT8 and clipped.dtype is torch.float32 else clipped.dtype
+    inwards = centre.to(spacing)
+    once = torch.nextafter(clipped.to(spacing), inwards)
+    twice = torch.nextafter(once, inwards)
+    up = torch.nextafter(inwards, torch.full_like(inwards, float("inf")))
+    down = torch.nextafter(inwards, torch.full_like(inwards, -float("inf")))
+    yield from (values.to(clipped.dtype) for values in (once, twice, centre, up, down))

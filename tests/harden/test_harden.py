@@ -20,6 +20,7 @@ from quantguard.core.prompts import Prompt, read_prompts
 from quantguard.core.scheme import Scheme
 from quantguard.grids.grid import grid_for
 from quantguard.harden.harden import HardenRequest, _require_levels, harden
+from quantguard.scan.scan import scan
 from tests.grids.real import round_trip
 
 CALIBRATION = read_prompts(Path(__file__).parents[2] / "policies" / "canary" / "calibration.jsonl")[:32]
@@ -66,6 +67,11 @@ def test_layout_tokenizer_and_untouched_tensors_are_the_same_bytes(repaired: Pat
     before, after = load_file(original / "model.safetensors"), load_file(repaired / "model.safetensors")
     linear = {entry.name for entry in linear_weights(open_checkpoint(original))}
     assert {name for name in before if not torch.equal(before[name], after[name])} == linear
+
+
+def test_a_repaired_model_does_not_look_prepared(repaired: Path) -> None:
+    """It will be registered, and gated again one day."""
+    assert [finding.message for finding in scan(repaired).findings] == []
 
 
 @pytest.mark.parametrize("scheme", list(Scheme))
