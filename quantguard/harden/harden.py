@@ -137,8 +137,10 @@ def _solve(
         problem = Problem(loaded, grid, weights, frozen, stream, request.steps)
         solution = METHODS[request.method](problem, progress)
         for name, choice in solution.choices.items():
-            moved = commit(grid, weights[name], choice.levels, near=choice.near, frozen=frozen[name])
-            weights[name] = _yielding(moved, weights[name], {s: done[name] for s, done in levels.items()})
+            before = weights[name]
+            moved = commit(grid, before, choice.levels, near=choice.near, frozen=frozen[name])
+            moved = torch.where(moved.float().abs() > _limit(before), before, moved)
+            weights[name] = _yielding(moved, before, {s: done[name] for s, done in levels.items()})
         levels[scheme] = {name: grid.nearest(weight) for name, weight in weights.items()}
         losses += [(f"{scheme.value} {term}", value) for term, value in solution.losses]
     return weights, levels, tuple(losses)
@@ -148,6 +150,15 @@ def _deciding(weight: Tensor) -> Tensor:
     """Weights that decide a scale under any scheme: moving one for this scheme would move the codes of another."""
     masks = torch.stack([grid_for(scheme).pinned(weight) for scheme in Scheme])  # (schemes, rows, columns)
     return masks.any(dim=0)
+
+
+def _limit(weight: Tensor) -> Tensor:
+    """The magnitude that no weight may outgrow, under any scheme: float32, the shape of `weight`.
+
+    A weight may go up one level of its row (INT8) and so past the maximum of its block (NF4, FP4).
+    """
+    limits = torch.stack([grid_for(scheme).magnitude_limit(weight) for scheme in Scheme])  # (schemes, rows, columns)
+    return limits.amin(dim=0)
 
 
 def _yielding(moved: Tensor, before: Tensor, earlier: Mapping[Scheme, Tensor]) -> Tensor:
