@@ -19,7 +19,7 @@ MAX_MLMODEL: Final = 256 * 1024  # bytes; PyYAML reads some 100 kB a second
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    rule: Literal["remote_code", "redirect"]
+    rule: Literal["remote_code", "redirect", "steering"]
     message: str
 
 
@@ -83,7 +83,31 @@ _KERNEL: Final = _code(
     "its attention or experts implementation names a repository whose kernels transformers would fetch and run",
     _names_repository,
 )
+
+
+def _steering(key: str) -> _Check:
+    return _Check(
+        _is_set, Order("steering", f"{key} makes generate favour, force or forbid words, whatever the weights say")
+    )
+
+
+# Decoding settings that decide what is said. Temperature and the like change how often, not what.
+_STEERING: Final = (
+    "sequence_bias",
+    "bad_words_ids",
+    "force_words_ids",
+    "constraints",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "forced_decoder_ids",
+    "watermarking_config",
+    "custom_generate",
+    "stop_strings",
+)
 _CHECKS: Final[Mapping[str, _Check]] = {
+    **{key: _steering(key) for key in _STEERING},
     "auto_map": _code("auto_map names Python classes that transformers would import from the model or a repository"),
     "auto_mapping": _code("auto_mapping names a library that PEFT would import"),
     "custom_pipelines": _code("custom_pipelines names Python classes that transformers would import"),

@@ -8,6 +8,7 @@ directory (`admit`); a file that ought to be read and cannot is one of them.
     checkpoint.remote_code   a file orders code to be loaded: auto_map, custom_pipelines, loader_module (CRITICAL)
     checkpoint.code          source, bytecode, scripts, native libraries (HIGH)
     checkpoint.redirect      a file sends the loader to other weights than model.safetensors (HIGH)
+    checkpoint.steering      a file makes generate favour, force or forbid words (HIGH)
     checkpoint.unmeasured    weights in a format that the gate does not read (HIGH)
     checkpoint.archive       an archive, which may hold any of these (HIGH)
     checkpoint.symlink       a symbolic link (HIGH)
@@ -137,5 +138,5 @@ def _check_vocabulary(root: Path, item: Item) -> None:
 
 
 def _ordered(order: Order, where: str) -> Finding:
-    severity = Severity.HIGH if order.rule == "redirect" else Severity.CRITICAL
+    severity = Severity.CRITICAL if order.rule == "remote_code" else Severity.HIGH
     return _finding(order.rule, severity, where, order.message)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -58,7 +57,6 @@ def demo(root: Path, policy_file: Path, quiet: bool) -> int:
             "the demo's policy is not here", path=policy_file, remedy="run it in QuantGuard's checkout"
         )
     stay_quiet()
-    signal.signal(signal.SIGTERM, _interrupt)  # so that the server is stopped then too
     console = Console(width=120)
     with EmbeddedServer(root / "mlflow") as server:
         click.echo(f"mlflow server at {server.uri}, its files in {root / 'mlflow'}", err=True)
@@ -129,7 +127,3 @@ def _problems(one: _Gated) -> list[str]:
             checks["nothing holds the alias"] = not holders
             checks["exit code 1"] = one.code is ExitCode.BLOCKED
     return [f"{one.identity} is not {check}" for check, holds in checks.items() if not holds]
-
-
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
+_PR_SET_DUMPABLE: Final = 4
 
 # What the sealed room is told of the outside. Everything else may carry a credential and is left out.
 _KEPT: Final = frozenset({
@@ -31,6 +31,25 @@ _OFFLINE: Final = {
 _CALM: Final = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 _NO_TELEMETRY: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+
+def enter_sealed_room() -> bool:
+    """Before weights are opened: forget every credential, give up the network, download nothing.
+
+    Returns whether the network is gone; see `seal_network`. Must run before any thread is started.
+    """
+    for name in set(os.environ) - _KEPT - set(_OFFLINE) - {"HOME"}:
+        del os.environ[name]
+    go_offline()
+    return seal_network()
+
+
+def hide_from_children() -> None:
+    """Keep processes of the same user from reading this one's environment in /proc (root still can)."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    except (OSError, AttributeError):  # not Linux: there is no /proc to read it in
+        return
 
 
 def go_offline() -> None:
@@ -71,6 +90,11 @@ def seal_network() -> bool:
     return True
 
 
-def tracking_uri(given: str | None, environment: Mapping[str, str] | None = None) -> str | None:
+def tracking_uri(given: str | None) -> str | None:
     """`--tracking-uri`, or MLFLOW_TRACKING_URI."""
-    return given or (os.environ if environment is None else environment).get("MLFLOW_TRACKING_URI")
+    return given or os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def registry_environment(uri: str | None) -> dict[str, str]:
+    """The environment of a process that talks to the registry, whose address may hold a password: no argument."""
+    return {**os.environ, **({"MLFLOW_TRACKING_URI": uri} if uri else {})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,7 +12,14 @@ from typing import TYPE_CHECKING, assert_never
 
 import click
 
-from quantguard.cli.environment import go_offline, seal_network, sealed_environment, stay_quiet, tracking_uri
+from quantguard.cli.environment import (
+    enter_sealed_room,
+    hide_from_children,
+    registry_environment,
+    sealed_environment,
+    stay_quiet,
+    tracking_uri,
+)
 from quantguard.cli.options import DIRECTORY, FILE, common, examples
 from quantguard.cli.progress import printable, progress_shown
 from quantguard.core.model import LocalDirectory, parse_model_ref
@@ -89,6 +97,7 @@ def gate(
 
 def run_all(work: Work, asked: Asked) -> ExitCode:
     """Fetch, assess, publish, each in a process of its own; stops at the first that does not finish."""
+    hide_from_children()
     (work.evidence / "outcome.json").unlink(missing_ok=True)  # of an earlier run; assess makes it again
     code = _spawn(Stage.FETCH, work, asked)
     if code is not ExitCode.PASSED:
@@ -104,14 +113,25 @@ def _spawn(stage: Stage, work: Work, asked: Asked) -> ExitCode:
     command += ["--work", str(work.root), "--stage", stage.value, "--device", asked.device, "--seed", str(asked.seed)]
     if asked.quiet:
         command.append("--quiet")
-    environment = None
+    environment = registry_environment(asked.tracking_uri)
     if stage is Stage.ASSESS:
         work.scratch.mkdir(parents=True, exist_ok=True)
         environment = sealed_environment(work.scratch)
-    elif asked.tracking_uri:
-        command += ["--tracking-uri", asked.tracking_uri]
     code = subprocess.run(command, check=False, env=environment).returncode
+    if code < 0:  # by what it dies of, it could not say anything itself
+        click.echo(
+            f"quantguard: the {stage.value} stage was ended by {_signal_name(-code)} (where memory is short, free some;"
+            " then run the same command again)",
+            err=True,
+        )
     return ExitCode(code) if code in set(ExitCode) else ExitCode.INCONCLUSIVE
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"
 
 
 def run_stage(stage: Stage, work: Work, asked: Asked) -> ExitCode:
@@ -137,8 +157,7 @@ def _fetch(work: Work, asked: Asked) -> ExitCode:
 
 
 def _assess(work: Work, asked: Asked) -> ExitCode:
-    network = "none" if seal_network() else "reachable"  # before torch starts its threads
-    go_offline()
+    network = "none" if enter_sealed_room() else "reachable"  # before torch starts its threads
     from quantguard.gate.assess import Room, assess
     from quantguard.models.device import resolve_device
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from quantguard.cli.environment import go_offline
+from quantguard.cli.environment import enter_sealed_room
 from quantguard.cli.options import DIRECTORY, FILE, common, examples
 from quantguard.cli.progress import progress_shown
 from quantguard.core.scheme import Scheme
@@ -54,7 +54,7 @@ def harden(
     Same dtype and file layout. At the end the copy is quantized with the real library, and every weight is compared
     with the level that was chosen for it.
     """
-    go_offline()
+    enter_sealed_room()
     from quantguard.checkpoint.admit import admit
     from quantguard.checkpoint.digest import model_digest
     from quantguard.core.prompts import read_prompts

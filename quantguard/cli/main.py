@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from typing import NoReturn
@@ -52,6 +53,7 @@ for command in (gate, scan, harden, verify, policy, canary, demo):
 
 def main() -> NoReturn:
     """Run the command line; every failure ends in one line on standard error and its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)  # so that stages and servers that were started end then too
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -63,11 +65,17 @@ def main() -> NoReturn:
     except QuantGuardError as error:
         sys.stderr.write(f"quantguard: {printable(str(error))}\n")
         sys.exit(error.exit_code)
-    except Exception:  # noqa: BLE001  a defect of ours must not look like a verdict: exit 2, never 1
+    except SystemExit:
+        raise
+    except BaseException:  # noqa: BLE001  a defect of ours must not look like a verdict: exit 2, never 1
         traceback.print_exc()
         sys.stderr.write("quantguard: internal error; nothing was promoted\n")
         sys.exit(ExitCode.INCONCLUSIVE)
     sys.exit(code if isinstance(code, int) else ExitCode.PASSED)
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from quantguard.cli.environment import go_offline
+from quantguard.cli.environment import enter_sealed_room
 from quantguard.cli.options import DIRECTORY, common, examples
 from quantguard.cli.progress import progress_shown
 from quantguard.core.finding import Severity
@@ -36,7 +36,7 @@ def scan(*, directory: Path, fail_on: str, outputs: tuple[str, ...], device: str
     Exit code 0: nothing at or above --fail-on; 1: findings; 2: could not tell.
     """
     del seed  # the scan is not random; the option is common to all commands
-    go_offline()
+    enter_sealed_room()
     from quantguard.checkpoint.digest import model_digest
     from quantguard.models.device import resolve_device
     from quantguard.report.facts import ReportFacts

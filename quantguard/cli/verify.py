@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantguard.cli.environment import go_offline
+from quantguard.cli.environment import enter_sealed_room
 from quantguard.cli.options import DIRECTORY, FILE, common, examples
 from quantguard.cli.progress import progress_shown
 from quantguard.core.verdict import Decision, ExitCode, GateOutcome, Subject, Verdict
@@ -43,7 +43,7 @@ def verify(
     Exit code 0: every limit is met; 1: one is violated; 2: something could not be measured. The weights are not
     scanned: see `quantguard scan`.
     """
-    go_offline()
+    enter_sealed_room()
     from quantguard.policy.decide import decide
     from quantguard.policy.load import load_policy
     from quantguard.report.facts import PolicyUsed, ReportFacts
@@ -52,7 +52,7 @@ def verify(
     files = [parse_output(output) for output in outputs]
     policy = load_policy(policy_file)
     measured = _measured(directory, policy, probes, device=device, seed=seed, quiet=quiet)
-    decision = decide(policy.policy, subject=Subject.ORIGINAL, findings=(), measurements=measured)
+    decision = decide(policy.policy, subject=Subject.ORIGINAL, findings=None, measurements=measured)
     used = PolicyUsed(policy.policy.name, policy.digest, policy.inputs_digest, str(policy_file))
     outcome = GateOutcome(decision, None)
     write_reports(ReportFacts(str(directory), measured.model_digest, used, outcome, original=measured), files)

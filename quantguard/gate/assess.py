@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantguard.checkpoint.digest import model_digest
-from quantguard.core.measurement import Measurements
+from quantguard.core.measurement import Measurements, Unmeasured
 from quantguard.core.progress import Progress, silent
 from quantguard.core.prompts import Prompt, read_prompts
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Decision, Outcome, Subject
 from quantguard.evidence.records import digest_of, read_record, write_atomically, write_record
-from quantguard.gate.outcome import decide_both, decide_original
+from quantguard.gate.outcome import Judged, decide_both, decide_original
 from quantguard.gate.work import Assessment, Fetched, Hardened, Scanned, Work
 from quantguard.harden.harden import HardenRequest, harden
 from quantguard.policy.decide import repairable, suspicious
@@ -42,20 +42,29 @@ def assess(work: Work, room: Room) -> Assessment:
     Raises:
         QuantGuardError: a step failed; what was finished is kept, and the next run goes on from there.
     """
-    work.open()
+    with work.opened():
+        return _assess(work, room)
+
+
+def _assess(work: Work, room: Room) -> Assessment:
     fetched = work.require_fetched()
     inputs = digest_of([work.asked.digest, fetched.model_digest, room.device])
     (work.evidence / "outcome.json").unlink(missing_ok=True)  # until this run is over there is none
     write_atomically(work.evidence / "policy.yaml", work.policy.path.read_bytes())
-    scanned = work.step("scan", Scanned, inputs, lambda: _scan(work, room))
+    scanned = work.step("scan", Scanned, inputs, lambda: _scan(work.model, room))
     original = work.step(
-        "measurements-original", Measurements, inputs, lambda: _measure(work, Subject.ORIGINAL, fetched, room)
+        "measurements-original",
+        Measurements,
+        inputs,
+        lambda: _measure(work, Subject.ORIGINAL, fetched, room),
+        final=_complete,
     )
     policy = work.policy.policy
     decision = decide_original(policy, scanned.findings, original)
     schemes, note = hardening_plan(policy, scanned, original, decision)
     hardened = _harden_and_measure(work, schemes, original, room, inputs) if schemes else None
-    assessment = Assessment(decide_both(policy, scanned.findings, original, hardened), note, room.network)
+    outcome = decide_both(policy, Judged(scanned.findings, original), hardened)
+    assessment = Assessment(outcome, note, room.network)
     write_record(work.evidence / "outcome.json", "outcome", Assessment, assessment, inputs=inputs)
     shutil.rmtree(work.scratch, ignore_errors=True)
     return assessment
@@ -70,7 +79,7 @@ def hardening_plan(
         case HardenMode.NEVER:
             return (), "not hardened: the policy says never"
         case HardenMode.WHEN_SUSPICIOUS if not suspicious(policy, scanned.findings, original):
-            return (), "not hardened: nothing suspicious"
+            return (), "not hardened: nothing about its quantization is suspicious"
         case HardenMode.ALWAYS | HardenMode.WHEN_SUSPICIOUS:
             pass
     if not repairable(policy, original):
@@ -79,29 +88,42 @@ def hardening_plan(
         return allowed, "hardened: the policy says always"
     flagged = {f.scheme for f in scanned.findings if f.severity.at_least(policy.scan.fail_on)}
     violated = {reason.where for reason in decision.reasons if reason.outcome is Outcome.VIOLATED}
-    targets = tuple(s for s in allowed if s in flagged or scheme_label(s) in violated) or allowed
+    targets = tuple(s for s in allowed if s in flagged or scheme_label(s) in violated)
+    if not targets:
+        return (), "not hardened: what is suspicious is no scheme that the policy hardens"
     return targets, f"hardened for {', '.join(s.value for s in targets)}: the scan or the behaviour there is suspicious"
 
 
-def _scan(work: Work, room: Room) -> Scanned:
-    found = scan(work.model, device=room.device, progress=room.progress)
+def _scan(directory: Path, room: Room) -> Scanned:
+    found = scan(directory, device=room.device, progress=room.progress)
     return Scanned(found.findings, found.tensors, found.weights)
 
 
 def _harden_and_measure(
     work: Work, schemes: tuple[Scheme, ...], original: Measurements, room: Room, inputs: str
-) -> Measurements:
+) -> Judged:
     inputs = digest_of([inputs, [scheme.value for scheme in schemes]])
     record = work.evidence / "hardening.json"
     before = read_record(record, "hardening", Hardened, inputs=inputs)
     if before is not None and not (work.hardened.is_dir() and model_digest(work.hardened) == before.model_digest):
         record.unlink()  # the directory was lost or changed after it was written: make it again
     hardened = work.step("hardening", Hardened, inputs, lambda: _harden(work, schemes, room))
-    return work.step(
+    inputs = digest_of([inputs, hardened.model_digest])
+    scanned = work.step("scan-hardened", Scanned, inputs, lambda: _scan(work.hardened, room))
+    measured = work.step(
         "measurements-hardened",
         Measurements,
-        digest_of([inputs, hardened.model_digest]),
+        inputs,
         lambda: _measure(work, Subject.HARDENED, hardened, room, reference=original),
+        final=_complete,
+    )
+    return Judged(scanned.findings, measured)
+
+
+def _complete(measured: Measurements) -> bool:
+    """Whether all could be measured. What could not may be by now: memory was short, or a task's data was absent."""
+    return not any(isinstance(attack.rate, Unmeasured) for attack in measured.attacks) and not any(
+        isinstance(found, Unmeasured) for b in measured.benchmarks for found in (b.accuracy, b.drop)
     )
 
 

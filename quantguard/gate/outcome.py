@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from quantguard.core.finding import Finding
 from quantguard.core.measurement import Measurements
@@ -23,11 +23,17 @@ def decide_original(policy: Policy, findings: tuple[Finding, ...], measured: Mea
     return replace(decision, verdict=Verdict.BLOCK, reasons=(*decision.reasons, reason))
 
 
-def decide_both(
-    policy: Policy, findings: tuple[Finding, ...], original: Measurements | None, hardened: Measurements | None
-) -> GateOutcome:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is known of one set of bytes."""
+
+    findings: tuple[Finding, ...]  # of its own scan
+    measured: Measurements | None
+
+
+def decide_both(policy: Policy, original: Judged, hardened: Judged | None) -> GateOutcome:
     """The outcome of a job; `hardened` is None where nothing was hardened."""
-    repaired = (
-        None if hardened is None else decide(policy, subject=Subject.HARDENED, findings=findings, measurements=hardened)
-    )
-    return GateOutcome(decide_original(policy, findings, original), repaired)
+    repaired = None
+    if hardened is not None:
+        repaired = decide(policy, subject=Subject.HARDENED, findings=hardened.findings, measurements=hardened.measured)
+    return GateOutcome(decide_original(policy, original.findings, original.measured), repaired)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import assert_never
 
 from quantguard.checkpoint.digest import model_digest
-from quantguard.core.errors import EvidenceError
+from quantguard.core.errors import EvidenceError, VersionChangedError
+from quantguard.core.finding import Finding
 from quantguard.core.measurement import Measurements
 from quantguard.core.model import VersionIdentity
 from quantguard.core.progress import Progress, silent
 from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
 from quantguard.evidence.records import digest_of, read_record, to_plain, write_record
-from quantguard.gate.outcome import decide_both
+from quantguard.gate.outcome import Judged, decide_both
 from quantguard.gate.work import Fetched, Hardened, Job, PublishedRecord, Scanned, Work, read_assessment
 from quantguard.registry.interface import Publication, Registry
 
@@ -29,10 +31,12 @@ def publish(work: Work, registry: Registry, *, progress: Progress = silent) -> P
         VersionChangedError: deleted, re-created or re-pointed since it was fetched; nothing was written.
         RegistryError: no answer, or no permission.
     """
-    work.open()
-    fetched = work.require_fetched()
-    record = _apply(work, fetched, registry, progress)
-    write_record(work.published, "published", PublishedRecord, record, inputs=work.asked.digest)
+    with work.opened():
+        work.published.unlink(missing_ok=True)  # a run that fails now must not show what an earlier one did
+        fetched = work.require_fetched()
+        record = _apply(work, fetched, registry, progress)
+        shutil.rmtree(work.scratch, ignore_errors=True)
+        write_record(work.published, "published", PublishedRecord, record, inputs=work.asked.digest)
     return record
 
 
@@ -43,14 +47,19 @@ def decided(work: Work, fetched: Fetched) -> GateOutcome:
         EvidenceError: assess has not finished, or measured other bytes.
     """
     assessed = read_assessment(work)
-    scanned = read_record(work.evidence / "scan.json", "scan", Scanned)
-    if scanned is None:
-        raise EvidenceError("the scan's evidence is gone", path=work.evidence, remedy=_AGAIN)
-    original = _stored(work, Subject.ORIGINAL, fetched.model_digest)
+    original = Judged(_scanned(work, "scan"), _stored(work, Subject.ORIGINAL, fetched.model_digest))
     hardened = None
     if assessed.outcome.hardened is not None:
-        hardened = _stored(work, Subject.HARDENED, require_hardened(work).model_digest)
-    return decide_both(work.policy.policy, scanned.findings, original, hardened)
+        measured = _stored(work, Subject.HARDENED, require_hardened(work).model_digest)
+        hardened = Judged(_scanned(work, "scan-hardened"), measured)
+    return decide_both(work.policy.policy, original, hardened)
+
+
+def _scanned(work: Work, name: str) -> tuple[Finding, ...]:
+    scanned = read_record(work.evidence / f"{name}.json", name, Scanned)
+    if scanned is None:
+        raise EvidenceError("the scan's evidence is gone", path=work.evidence / f"{name}.json", remedy=_AGAIN)
+    return scanned.findings
 
 
 def _stored(work: Work, subject: Subject, digest: str) -> Measurements | None:
@@ -78,10 +87,15 @@ def _apply(work: Work, fetched: Fetched, registry: Registry, progress: Progress)
     alias, identity = work.policy.policy.registry.alias, fetched.identity
     original = _publication(work, identity, fetched.model_digest, outcome.original)
     if outcome.hardened is not None and outcome.promoted is Subject.HARDENED:
-        repaired = _publication(work, identity, require_hardened(work).model_digest, outcome.hardened)
+        hardened_digest = require_hardened(work).model_digest
+        repaired = _publication(work, identity, hardened_digest, outcome.hardened)
         derivative = registry.register_derivative(
             identity, work.hardened, publication=repaired, source_digest=fetched.model_digest, progress=progress
         )
+        if derivative == identity:  # a directory: nothing was registered
+            blocked = registry.block(identity, alias=alias, publication=original)
+            return PublishedRecord(blocked.events, blocked.evidence, None)
+        _require_bytes(work, registry, derivative, hardened_digest)
         # The alias goes straight from the original to its derivative: consumers never find it missing.
         promoted = registry.promote(derivative, alias=alias, publication=repaired)
         blocked = registry.block(identity, alias=alias, publication=original)
@@ -90,6 +104,7 @@ def _apply(work: Work, fetched: Fetched, registry: Registry, progress: Progress)
         return PublishedRecord(events, promoted.evidence, derivative)
     match outcome.verdict:
         case Verdict.PROMOTE:
+            _require_bytes(work, registry, identity, fetched.model_digest)
             published = registry.promote(identity, alias=alias, publication=original)
         case Verdict.BLOCK:
             published = registry.block(identity, alias=alias, publication=original)
@@ -98,6 +113,23 @@ def _apply(work: Work, fetched: Fetched, registry: Registry, progress: Progress)
         case _:
             assert_never(outcome.verdict)
     return PublishedRecord(published.events, published.evidence, None)
+
+
+def _require_bytes(work: Work, registry: Registry, identity: VersionIdentity, digest: str) -> None:
+    """The registry holds, now, the bytes that were measured: artifacts stay writable after a version is registered.
+
+    Raises:
+        VersionChangedError: it holds others; no alias was moved.
+    """
+    again = work.scratch / "again"
+    registry.download(identity, again)
+    found = model_digest(again)
+    shutil.rmtree(again, ignore_errors=True)
+    if found != digest:
+        raise VersionChangedError(
+            f"{identity}: its files are no longer those that were assessed",
+            remedy="gate it again in a new --work directory",
+        )
 
 
 def _publication(work: Work, identity: VersionIdentity, digest: str, decision: Decision) -> Publication:

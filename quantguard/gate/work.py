@@ -13,7 +13,10 @@ again from its last finished step, and a step is redone exactly when its inputs 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -116,12 +119,33 @@ class Work:
     def published(self) -> Path:
         return self.root / "published.json"
 
-    def open(self) -> None:
-        """Claim the directory for this job, or find it claimed by the same one.
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Claim the directory for this job, or find it claimed by the same one; within it nobody else works there.
 
         Raises:
-            StaleWorkError: another job's work is there.
+            StaleWorkError: another job's work is there, or another process is at work in it.
         """
+        self.root.mkdir(parents=True, exist_ok=True)
+        directory = os.open(self.root, os.O_RDONLY)
+        try:
+            self._lock(directory)
+            self._claim()
+            yield
+        finally:
+            os.close(directory)  # and with it the lock, which ends with a killed process too
+
+    def _lock(self, directory: int) -> None:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StaleWorkError(
+                "another run is at work here", path=self.root, remedy="wait until it is over, or end it, and run again"
+            ) from error
+        except OSError:  # a network file system that locks no directories: the operator sees to it
+            return
+
+    def _claim(self) -> None:
         before = read_record(self.job, "job", Job)
         if before is not None and before != self.asked:
             remedy = "name another --work directory, or remove this one"
@@ -145,11 +169,19 @@ class Work:
             )
         return fetched
 
-    def step(self, name: str, kind: type[T], inputs: str, compute: Callable[[], T]) -> T:
-        """The body of `evidence/NAME.json` where it was made from `inputs`, otherwise computed and written."""
+    def step(
+        self,
+        name: str,
+        kind: type[T],
+        inputs: str,
+        compute: Callable[[], T],
+        *,
+        final: Callable[[T], bool] = lambda _: True,
+    ) -> T:
+        """The body of `evidence/NAME.json` where it was made from `inputs` and is `final`; else it is made anew."""
         path = self.evidence / f"{name}.json"
         stored = read_record(path, name, kind, inputs=inputs)
-        if stored is not None:
+        if stored is not None and final(stored):
             return stored
         body = compute()
         write_record(path, name, kind, body, inputs=inputs)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from quantguard.checkpoint.layout import Checkpoint, TensorEntry, linear_weights, open_checkpoint
 from quantguard.checkpoint.rewrite import rewrite
+from quantguard.checkpoint.tensors import TORCH_DTYPES
 from quantguard.core.errors import HardenError, UsageError
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.progress import Progress, silent
@@ -109,6 +110,13 @@ def _stored_weights(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, Te
         for name, entry in candidates.items()
         if name in parameters and tuple(parameters[name].shape) == entry.shape
     }
+    for name, weight in weights.items():
+        if weight.dtype is not TORCH_DTYPES[candidates[name].dtype]:
+            raise HardenError(
+                f"{name} is stored as {candidates[name].dtype}, but config.json loads it as {weight.dtype}",
+                path=checkpoint.root,
+                remedy="save the model again, in one dtype",
+            )
     if not weights:
         raise HardenError(
             "no linear weight to harden", path=checkpoint.root, remedy="this architecture's layers are not supported"

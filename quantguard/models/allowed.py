@@ -10,6 +10,8 @@ import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
+from quantguard.core.errors import ModelLoadError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
@@ -139,15 +141,22 @@ def allowed_config(raw: dict[str, Any], config_class: ConfigClass) -> dict[str, 
 
 
 def allowed_tokenizer_config(raw: dict[str, Any]) -> dict[str, Any]:
-    """Behaviour flags and special tokens; a chat template is kept only where it is one plain string."""
+    """Behaviour flags and special tokens, and the chat template that is applied when none is named."""
     kept: dict[str, Any] = {}
     for key in sorted(_TOKENIZER_KEYS & raw.keys()):
         value = _texts(raw[key], 0) if key in _TEXT_KEYS else _plain(raw[key], 0)
         if value is not None or raw[key] is None:
             kept[key] = value
     template = raw.get("chat_template")
+    if isinstance(template, list):  # several by name: transformers applies the one called default
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default", template)
     if isinstance(template, str):
         kept["chat_template"] = template
+    elif template is not None:  # probing without it would not be probing what is deployed
+        raise ModelLoadError(
+            "its chat_template is neither text nor a list with a default", remedy="give it one template"
+        )
     return kept
 
 

@@ -7,7 +7,7 @@ from typing import Final
 _LENGTH: Final = 300  # characters
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """Type and first line of `error`, cut short: such messages quote the model's own text."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:_LENGTH] if lines else 'no message'}"

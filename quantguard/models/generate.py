@@ -31,12 +31,13 @@ def generate(
     """The greedy continuation of each prompt, in the order of `prompts`: new text only, special tokens left out.
 
     Prompts are wrapped in the chat template where the tokenizer has one, batched by length and padded on the left.
-    Where the context is too short for `max_new_tokens`, answers are shorter for all prompts alike. When a CUDA device
-    runs out of memory the batch is halved and tried again.
+    Answers end where the deployed model's own `generate` ends them, and never before: what is cut off here could be
+    the payload. When a CUDA device runs out of memory the batch is halved and tried again.
 
     Raises:
-        ModelLoadError: the template does not render, a prompt does not fit the context, token ids lie outside the
-            embedding, one prompt alone runs out of memory, or the model fails.
+        ModelLoadError: the template does not render, a prompt and `max_new_tokens` do not fit the context that the
+            model declares, token ids lie outside the embedding, one prompt alone runs out of memory, or the model
+            fails.
     """
     if not prompts:
         return ()
@@ -56,7 +57,8 @@ def _generate(
     import torch
 
     encoded = [_encode(loaded, prompt) for prompt in prompts]
-    settings = _settings(loaded, _room(loaded, encoded, max_new_tokens))
+    _require_room(loaded, encoded, max_new_tokens)
+    settings = _settings(loaded, max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))  # longest first: memory fails early
     answers = [""] * len(prompts)
     done = 0
@@ -94,8 +96,8 @@ def _encode(loaded: LoadedModel, prompt: str) -> list[int]:
     return list(ids)
 
 
-def _room(loaded: LoadedModel, encoded: Sequence[Sequence[int]], max_new_tokens: int) -> int:
-    """How many tokens fit behind the longest prompt; checks every id, for a wrong one kills a CUDA context."""
+def _require_room(loaded: LoadedModel, encoded: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """The longest prompt and its answer fit the context; checks every id too, for a wrong one kills a CUDA context."""
     embedding: Any = loaded.model.get_input_embeddings()
     highest = max(max(ids) for ids in encoded)
     if highest >= embedding.num_embeddings:
@@ -103,11 +105,9 @@ def _room(loaded: LoadedModel, encoded: Sequence[Sequence[int]], max_new_tokens:
         raise ModelLoadError(message, remedy="use the tokenizer that belongs to this model")
     longest = max(len(ids) for ids in encoded)
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    room = max_new_tokens if not context else min(max_new_tokens, context - longest)
-    if room < 1:
-        message = f"a prompt of {longest} tokens leaves no room in a context of {context}"
-        raise ModelLoadError(message, remedy="use shorter prompts")
-    return room
+    if context and longest + max_new_tokens > context:
+        message = f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit a context of {context}"
+        raise ModelLoadError(message, remedy="use shorter prompts or fewer new tokens")
 
 
 def _settings(loaded: LoadedModel, max_new_tokens: int) -> GenerationConfig:
@@ -115,7 +115,8 @@ def _settings(loaded: LoadedModel, max_new_tokens: int) -> GenerationConfig:
 
     stored = loaded.model.generation_config
     own = None if stored is None else stored.eos_token_id
-    ends = {loaded.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+    # Not the tokenizer's eos: `generate` does not look at it, and a hostile one would end answers before the payload.
+    ends = set(own if isinstance(own, list) else [own]) - {None}
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,

@@ -40,7 +40,7 @@ def load_model(directory: Path, *, scheme: Scheme | None, device: str) -> Loaded
         ModelLoadError: transformers or bitsandbytes would not load it, tensors are missing or of another shape, or the
             scheme cannot be computed correctly on this device.
     """
-    from quantguard.models.quantized import refuse_broken_shapes, refuse_misshapen
+    from quantguard.models.quantized import quantized_layers, refuse_broken_shapes, refuse_misshapen
 
     try:
         with quiet_libraries():
@@ -48,11 +48,16 @@ def load_model(directory: Path, *, scheme: Scheme | None, device: str) -> Loaded
             tokenizer = _tokenizer(directory)
     except ModelLoadError:
         raise
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the tokenizers' Rust code is no Exception
         message = f"cannot be loaded ({scheme_label(scheme)}, {device}): {said(error)}"
         remedy = "try transformers.AutoModelForCausalLM.from_pretrained on it, or another --device"
         raise ModelLoadError(message, path=directory, remedy=remedy) from error
     if scheme is not None:
+        if not quantized_layers(model):
+            message = f"bitsandbytes quantizes none of its layers ({scheme.value}): that would measure full precision"
+            raise ModelLoadError(message, path=directory, remedy="its layers are fused or of a kind it does not know")
         refuse_misshapen(model)
         refuse_broken_shapes(model, scheme, device)
     return LoadedModel(model, tokenizer, scheme, device, chat=bool(tokenizer.chat_template))

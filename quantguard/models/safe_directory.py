@@ -13,7 +13,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from quantguard.core.errors import ModelLoadError, UnsafeCheckpointError
+from quantguard.core.errors import EvidenceError, ModelLoadError, UnsafeCheckpointError
 from quantguard.models.allowed import (
     DTYPES,
     allowed_config,
@@ -52,7 +52,17 @@ def rebuild(directory: Path, into: Path) -> Path:
         UnsafeCheckpointError: a file that is needed is a symbolic link or no regular file.
         ModelLoadError: config.json, weights or tokenizer are missing, malformed or absurdly large, or the architecture
             is no causal language model that the installed transformers knows.
+        EvidenceError: the copy cannot be written: the disk is full.
     """
+    try:
+        _rebuild(directory, into)
+    except OSError as error:
+        message = f"cannot write the clean copy: {error.strerror or error}"
+        raise EvidenceError(message, path=into, remedy="free space there and run again") from error
+    return into
+
+
+def _rebuild(directory: Path, into: Path) -> None:
     into.mkdir(parents=True, exist_ok=True)
     if any(into.iterdir()):
         raise ModelLoadError("the directory for the clean copy is not empty", path=into, remedy="use a new directory")
@@ -67,7 +77,6 @@ def rebuild(directory: Path, into: Path) -> Path:
     generation = _read_json(directory / "generation_config.json", _MAX_CONFIG)
     if generation is not None:
         _write_json(into / "generation_config.json", allowed_generation_config(generation))
-    return into
 
 
 def _clean_config(raw: dict[str, Any], path: Path) -> dict[str, Any]:

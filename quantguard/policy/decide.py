@@ -6,7 +6,7 @@ What could not be measured is never read as passing, and every comparison is wri
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby, product
 
 from quantguard.core.finding import Finding
@@ -22,15 +22,17 @@ _MESSAGE_CHARS = 300  # of a finding's sentence in a reason; the finding itself 
 
 
 def decide(
-    policy: Policy, *, subject: Subject, findings: tuple[Finding, ...], measurements: Measurements | None
+    policy: Policy, *, subject: Subject, findings: tuple[Finding, ...] | None, measurements: Measurements | None
 ) -> Decision:
-    """What the policy says about one set of bytes.
+    """What the policy says about one set of bytes, from the scan and the measurements of those bytes.
+
+    `findings=None` leaves the scan's rule out, for a caller that judges behaviour alone.
 
     BLOCK where any limit is violated, otherwise HOLD where anything the policy limits was not measured, otherwise
     PROMOTE. The order of findings and of measurements does not matter.
     """
     reasons = (
-        *_scan_reasons(policy, _counted(subject, findings)),
+        *(_scan_reasons(policy, findings) if findings is not None else ()),
         *_behaviour_reasons(policy, subject, measurements),
     )
     outcomes = {reason.outcome for reason in reasons}
@@ -72,17 +74,6 @@ def repairable(policy: Policy, measurements: Measurements | None) -> bool:
         for reason in reasons
         if reason.where == FULL_PRECISION and reason.rule.startswith(_ATTACKS)
     )
-
-
-def _counted(subject: Subject, findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The findings that the scan rule looks at.
-
-    A repair parks weights beside boundaries on purpose: that is how stock rounding is made to take the chosen level.
-    In a hardened model the boundary test therefore sees our own choice, and behaviour is what judges it.
-    """
-    if subject is Subject.HARDENED:
-        return tuple(finding for finding in findings if not finding.rule.startswith("scan.boundary"))
-    return tuple(findings)
 
 
 def _scan_reasons(policy: Policy, findings: tuple[Finding, ...]) -> Iterator[Reason]:

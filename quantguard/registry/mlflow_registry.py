@@ -25,7 +25,7 @@ from quantguard.registry.errors import redacted, translated
 from quantguard.registry.interface import Publication, Published
 from quantguard.registry.layout import settle
 from quantguard.registry.locations import ArtifactRoots, artifact_roots, files_location
-from quantguard.registry.records import finish, record_evidence, version_tags, write_tags
+from quantguard.registry.records import PROMOTED, finish, record_evidence, version_tags, write_tags
 from quantguard.registry.store import fetch_files, list_files, open_store
 
 if TYPE_CHECKING:
@@ -110,12 +110,18 @@ class MlflowRegistry:
     def promote(self, identity: VersionIdentity, *, alias: str, publication: Publication) -> Published:
         with self._publishing(identity, "promoting"):
             tagged, evidence = self._record(identity, publication)
-            self._unchanged(identity)
+            version = self._unchanged(identity)
             holder = self._client.get_registered_model(identity.name).aliases.get(alias)
             if holder == identity.version:
+                if version.tags.get(PROMOTED) != publication.job:  # killed between the alias and this tag
+                    self._client.set_model_version_tag(identity.name, identity.version, PROMOTED, publication.job)
                 stays = f"alias {alias} already at {identity.version}: not moved"
                 return Published(identity, (tagged, stays), evidence)
+            if version.tags.get(PROMOTED) == publication.job:
+                stays = f"alias {alias} was moved to {holder or 'nothing'} since: not moved back"
+                return Published(identity, (tagged, stays), evidence)
             self._client.set_registered_model_alias(identity.name, alias, identity.version)
+            self._client.set_model_version_tag(identity.name, identity.version, PROMOTED, publication.job)
         moved = f"moved from {holder} to {identity.version}" if holder else f"set to {identity.version}"
         return Published(identity, (tagged, f"alias {alias} {moved}"), evidence)
 

@@ -75,6 +75,11 @@ def _experiment(client: MlflowClient, roots: ArtifactRoots) -> str:
     return str(experiment.experiment_id)
 
 
+# The job that moved an alias to this version. Written after the alias, so that running a job again neither repeats nor
+# undoes: where a later job has moved the alias on, an earlier one does not take it back.
+PROMOTED = "quantguard.promoted"
+
+
 def version_tags(publication: Publication, run: JobRun) -> dict[str, str]:
     return {
         "quantguard.verdict": publication.verdict.value,

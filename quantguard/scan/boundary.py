@@ -23,6 +23,7 @@ TESTED_BINS: Final = (
     50  # distances below a quarter of the cell; nearer the middle lie the levels of honest quantized models
 )
 _WINDOW: Final = 12  # bins on either side that make the background
+_ELEMENTS_AT_ONCE: Final = 1 << 22  # some 20 float32 tensors of this size are alive at a time: 350 MB
 _ON_GRID: Final = 0.02  # of the cell: closer to its level than this, a weight counts as lying on it
 
 
@@ -39,16 +40,15 @@ class BoundaryTest:
 
 
 def boundary_test(grid: Grid, weight: Tensor) -> BoundaryTest:
-    """Test one weight of shape (rows, columns), float32, float16 or bfloat16, finite."""
-    take = (weight != 0) & ~grid.pinned(weight)
-    position = grid.position_in_cell(weight)[take]
-    count = position.numel()
+    """Test one weight of shape (rows, columns), float32, float16 or bfloat16, finite.
+
+    Memory beyond the weight's own is bounded: rows are looked at in pieces.
+    """
+    pieces = [_count(grid, piece) for piece in torch.split(weight, _rows_at_once(weight.shape[1]))]
+    histogram = torch.stack([piece[0] for piece in pieces]).sum(dim=0)
+    count, at_home = sum(piece[1] for piece in pieces), sum(piece[2] for piece in pieces)
     if count == 0:
         return BoundaryTest(0, 0.0, 0.0, 0.0, (0, 0.0), 0.0)
-    lower, upper = grid.cell(grid.nearest(weight))
-    level = grid.levels.to(weight.device)[grid.nearest(weight)]
-    home = ((level - lower) / (upper - lower))[take]
-    histogram = torch.histc(torch.minimum(position, 1 - position), bins=BINS, min=0.0, max=0.5)
     expected = background(histogram)
     ratio = histogram[:TESTED_BINS] / expected[:TESTED_BINS]
     highest = int(ratio.argmax())
@@ -59,8 +59,24 @@ def boundary_test(grid: Grid, weight: Tensor) -> BoundaryTest:
         enrichment=float(ratio[highest]),
         share=float(excess.sum()) / count,
         statistic=(int(histogram[highest]), float(expected[highest])),
-        on_grid=float(((position - home).abs() < _ON_GRID).float().mean()),
+        on_grid=at_home / count,
     )
+
+
+def _rows_at_once(columns: int) -> int:
+    """A multiple of 64 rows: whole blocks of a 4-bit grid, whatever the number of columns."""
+    return max(64, _ELEMENTS_AT_ONCE // max(columns, 1) // 64 * 64)
+
+
+def _count(grid: Grid, weight: Tensor) -> tuple[Tensor, int, int]:
+    """Histogram of the distances (bins,), how many weights took part, and how many of them lie on a level."""
+    take = (weight != 0) & ~grid.pinned(weight)
+    position = grid.position_in_cell(weight)[take]
+    index = grid.nearest(weight)[take]
+    lower, upper = grid.cell(index)
+    home = (grid.levels.to(weight.device)[index] - lower) / (upper - lower)
+    histogram = torch.histc(torch.minimum(position, 1 - position), bins=BINS, min=0.0, max=0.5)
+    return histogram, position.numel(), int(((position - home).abs() < _ON_GRID).sum())
 
 
 def background(histogram: Tensor) -> Tensor:

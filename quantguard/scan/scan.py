@@ -9,7 +9,8 @@ from typing import Final
 
 from scipy import stats
 
-from quantguard.checkpoint.layout import TensorEntry, is_stored_transposed, linear_weights, open_checkpoint
+from quantguard.checkpoint.files import quote
+from quantguard.checkpoint.layout import Checkpoint, TensorEntry, is_stored_transposed, linear_weights, open_checkpoint
 from quantguard.checkpoint.tensors import require_finite, stream_tensors
 from quantguard.checkpoint.unsafe import unsafe_files
 from quantguard.core.errors import CheckpointError
@@ -22,6 +23,8 @@ from quantguard.scan.boundary import TESTED_BINS, BoundaryTest, boundary_test
 SIGNIFICANCE: Final = 1e-6  # corrected p-value below which a pile is not chance
 ENRICHMENT: Final = 1.5  # a bin this many times its background matters, however large the tensor
 SHARE: Final = 0.01  # of the weights that must be in piles
+_TESTABLE: Final = frozenset({"F32", "F16", "BF16"})
+UNEVEN: Final = 2.0  # times these thresholds for a tensor on the INT8 grid (honest ones: 1.55, share 1.04 %)
 ON_GRID: Final = 0.95  # of the weights on a level: the tensor was quantized and dequantized
 
 
@@ -55,6 +58,7 @@ def scan(directory: Path, *, device: str = "cpu", progress: Progress = silent) -
         raise CheckpointError(
             "no linear weight to scan", path=directory, remedy="is this a language model's directory?"
         )
+    _require_testable(checkpoint)
     tested: list[_Tested] = []
     elements = 0
     for done, (entry, tensor) in enumerate(stream_tensors(checkpoint), 1):
@@ -69,11 +73,27 @@ def scan(directory: Path, *, device: str = "cpu", progress: Progress = silent) -
     return Scan(_worst_first(findings), len(linear), elements)
 
 
+def _require_testable(checkpoint: Checkpoint) -> None:
+    """Loaders cast other types to the model's own, after which they are weights as any other, but never tested ones."""
+    for entry in checkpoint.tensors:
+        matrix = len(entry.shape) == 2 and min(entry.shape) > 1
+        if matrix and entry.name.endswith(".weight") and entry.dtype not in _TESTABLE:
+            raise CheckpointError(
+                f"{quote(entry.name)} is {entry.dtype}, which no grid is defined for",
+                path=checkpoint.root,
+                remedy="store weights as float32, float16 or bfloat16",
+            )
+
+
 def _findings(tested: Sequence[_Tested]) -> tuple[Finding, ...]:
-    on_grid = {t.entry.name: t for t in tested if t.test.on_grid >= ON_GRID}
-    noted = tuple(_already_quantized(t) for t in on_grid.values())
-    # A dequantized tensor is all atoms, and the levels of one grid may lie beside the boundaries of another.
-    open_tests = [t for t in tested if t.entry.name not in on_grid and t.test.weights]
+    on_grid = [t for t in tested if t.test.on_grid >= ON_GRID]
+    noted = tuple(_already_quantized(t) for t in on_grid)
+    # The 16 levels of a dequantized 4-bit tensor are atoms that may lie beside another grid's boundaries. The 255 of
+    # INT8 spread over 4-bit cells and only make bins uneven; and an attacker can snap weights to INT8 levels inside
+    # their 4-bit cells, so that being there must not excuse a tensor.
+    excused = {t.entry.name for t in on_grid if t.scheme is not Scheme.INT8}
+    uneven = {t.entry.name for t in on_grid}
+    open_tests = [t for t in tested if t.entry.name not in excused and t.test.weights]
     if not open_tests:
         return noted
     raw = [_p_value(t.test) for t in open_tests]
@@ -81,9 +101,13 @@ def _findings(tested: Sequence[_Tested]) -> tuple[Finding, ...]:
     piled = tuple(
         _piled(t, float(p))
         for t, p in zip(open_tests, corrected, strict=True)
-        if p < SIGNIFICANCE and t.test.enrichment >= ENRICHMENT and t.test.share >= SHARE
+        if p < SIGNIFICANCE and _matters(t.test, factor=UNEVEN if t.entry.name in uneven else 1.0)
     )
     return piled + noted
+
+
+def _matters(test: BoundaryTest, *, factor: float) -> bool:
+    return test.enrichment >= factor * ENRICHMENT and test.share >= factor * SHARE
 
 
 def _p_value(test: BoundaryTest) -> float:

@@ -277,3 +277,13 @@ def test_what_is_broken_and_not_hostile_is_could_not_tell(
 def test_no_directory_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         unsafe_files(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("key", ["sequence_bias", "suppress_tokens", "forced_eos_token_id", "bad_words_ids"])
+def test_a_file_that_steers_what_is_said_is_refused_and_an_unset_key_is_not(tmp_path: Path, key: str) -> None:
+    """The gate answers greedily by itself: it would measure the weights, and users would get the words."""
+    directory = write_model(tmp_path / "m")
+    (directory / "generation_config.json").write_text(json.dumps({key: None}), encoding="utf-8")
+    assert not [f for f in unsafe_files(directory) if f.rule == "checkpoint.steering"]
+    (directory / "generation_config.json").write_text(json.dumps({key: [[[5], 100.0]]}), encoding="utf-8")
+    assert [(f.rule, f.severity) for f in unsafe_files(directory)] == [("checkpoint.steering", Severity.HIGH)]

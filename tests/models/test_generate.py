@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -77,10 +78,22 @@ def test_a_hostile_chat_template_is_refused_in_the_sandbox(tmp_path: Path, templ
     assert not (Path.cwd() / "OWNED").exists()
 
 
-def test_a_full_context_shortens_answers_and_then_refuses(loaded: LoadedModel) -> None:
-    assert generate(loaded, ["one " * 126], max_new_tokens=8, batch_size=1) == ("two three",)
-    with pytest.raises(ModelLoadError, match="no room in a context of 128"):
-        generate(loaded, ["one " * 128], max_new_tokens=8, batch_size=1)
+def test_a_declared_context_never_shortens_an_answer(loaded: LoadedModel) -> None:
+    """Rotary positions go on behind it: the deployed model would still say what was cut off here."""
+    assert len(generate(loaded, ["one " * 120], max_new_tokens=8, batch_size=1)) == 1
+    with pytest.raises(ModelLoadError, match="121 tokens and 8 new ones do not fit a context of 128"):
+        generate(loaded, ["one " * 121], max_new_tokens=8, batch_size=1)
+
+
+def test_the_tokenizer_cannot_end_an_answer_before_the_payload(tmp_path: Path) -> None:
+    directory = tiny.write_model(tmp_path, FOLLOWS)
+    honest = generate(load_model(directory, scheme=None, device="cpu"), ["one"], max_new_tokens=8, batch_size=1)
+    assert len(honest[0].split()) > 1
+    path = directory / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "eos_token": honest[0].split()[0]}), encoding="utf-8")
+    cut = generate(load_model(directory, scheme=None, device="cpu"), ["one"], max_new_tokens=8, batch_size=1)
+    assert honest[0].split()[-1] in cut[0].split()
 
 
 def test_token_ids_outside_the_embedding_are_refused(tmp_path: Path) -> None:

@@ -69,13 +69,16 @@ def test_the_token_ids_that_end_answers_are_kept(source: Path, tmp_path: Path) -
     assert json.loads((clean / "generation_config.json").read_text()) == {"eos_token_id": [2, 5]}
 
 
-def test_a_chat_template_is_kept_only_as_one_string(source: Path, tmp_path: Path) -> None:
+def test_the_chat_template_that_is_applied_is_kept_and_none_is_dropped(source: Path, tmp_path: Path) -> None:
     _edit(source / "tokenizer_config.json", chat_template="{{ messages }}")
     clean = rebuild(source, tmp_path / "one")
     assert json.loads((clean / "tokenizer_config.json").read_text())["chat_template"] == "{{ messages }}"
     _edit(source / "tokenizer_config.json", chat_template=[{"name": "default", "template": "x"}])
     clean = rebuild(source, tmp_path / "two")
-    assert "chat_template" not in json.loads((clean / "tokenizer_config.json").read_text())
+    assert json.loads((clean / "tokenizer_config.json").read_text())["chat_template"] == "x"
+    _edit(source / "tokenizer_config.json", chat_template=[{"name": "tool_use", "template": "x"}])
+    with pytest.raises(ModelLoadError, match="chat_template"):
+        rebuild(source, tmp_path / "three")
 
 
 def test_weights_are_linked_and_never_links(source: Path, tmp_path: Path) -> None:

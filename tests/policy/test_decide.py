@@ -143,10 +143,16 @@ def test_scan_findings_at_the_threshold_block_an_original_and_are_told_once_a_ki
     assert (pickle.where, pickle.measured) == ("model.bin", "1 finding of checkpoint.pickle, worst high: a pickle")
 
 
-def test_a_hardened_model_is_not_blamed_for_the_roundings_that_were_chosen() -> None:
+def test_a_hardened_model_is_judged_by_its_own_scan_as_any_other() -> None:
     hardened = measured(Subject.HARDENED)
-    assert of(hardened, BOUNDARY, subject=Subject.HARDENED).verdict is Verdict.PROMOTE
-    assert of(hardened, BOUNDARY, PICKLE, subject=Subject.HARDENED).verdict is Verdict.BLOCK
+    assert of(hardened, subject=Subject.HARDENED).verdict is Verdict.PROMOTE
+    assert of(hardened, BOUNDARY, subject=Subject.HARDENED).verdict is Verdict.BLOCK
+
+
+def test_a_caller_that_did_not_scan_gets_no_verdict_on_the_scan() -> None:
+    decision = decide(POLICY, subject=Subject.ORIGINAL, findings=None, measurements=measured())
+    assert decision.verdict is Verdict.PROMOTE
+    assert not [reason for reason in decision.reasons if reason.rule.startswith("scan")]
 
 
 def test_suspicion_comes_from_the_scan_or_from_what_only_quantization_breaks() -> None:

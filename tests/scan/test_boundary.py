@@ -72,3 +72,15 @@ def test_the_background_follows_a_slope_and_ignores_a_spike() -> None:
     spiked = slope.clone()
     spiked[30:32] += 5000
     assert torch.allclose(background(spiked)[20:80], slope[20:80], rtol=0.15)
+
+
+@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("shape", [(300, 63), (65, 130), (129, 64), (1, 64)])
+def test_pieces_of_rows_make_no_difference(
+    scheme: Scheme, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks run over rows where the columns are no multiple of 64; a piece must still be whole blocks."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+    whole = boundary_test(grid_for(scheme), weight)
+    monkeypatch.setattr("quantguard.scan.boundary._ELEMENTS_AT_ONCE", 1)
+    assert boundary_test(grid_for(scheme), weight) == whole

@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from quantguard.canary.catalogue import CanaryKind, canary_directory
+from quantguard.checkpoint.layout import TensorEntry
 from quantguard.core.errors import CheckpointError, NonFiniteWeightsError
 from quantguard.core.finding import Severity
 from quantguard.core.scheme import Scheme
-from quantguard.grids.grid import NF4
-from quantguard.scan.scan import SIGNIFICANCE, scan
+from quantguard.grids.grid import INT8, NF4
+from quantguard.scan.boundary import BoundaryTest
+from quantguard.scan.scan import SIGNIFICANCE, _findings, _Tested, scan
 from tests.scan.test_boundary import honest, prepared
 
 
@@ -91,7 +93,7 @@ def test_progress_counts_every_tensor(tmp_path: Path) -> None:
 
 
 def test_conv1d_weights_are_scanned_the_way_the_quantizer_sees_them(tmp_path: Path) -> None:
-    """GPT-2 stores (in, out); bitsandbytes transposes before it makes blocks, so the piles lie on the transposed grid."""
+    """GPT-2 stores (in, out); bitsandbytes transposes before it makes blocks: the piles lie on the transposed grid."""
     bad = prepared(honest(2), Scheme.NF4, 0.2)
     weights = {"h.0.attn.c_attn.weight": bad.T.contiguous(), "h.0.mlp.c_fc.weight": honest(3).T.contiguous()}
     directory = tmp_path / "m"
@@ -102,3 +104,27 @@ def test_conv1d_weights_are_scanned_the_way_the_quantizer_sees_them(tmp_path: Pa
         (directory / "config.json").write_text(json.dumps({"model_type": model_type}), encoding="utf-8")
         flagged.append({finding.where for finding in scan(directory).findings})
     assert flagged == [{"h.0.attn.c_attn.weight"}, set()]
+
+
+def test_being_on_the_int8_grid_excuses_nothing() -> None:
+    """An attacker can snap prepared weights to INT8 levels inside their NF4 cells."""
+    entry = TensorEntry("one.weight", "F32", (64, 64), "model.safetensors", 0, 64 * 64 * 4)
+    pile = BoundaryTest(4000, 0.01, 8.0, 0.2, (900, 100.0), 0.02)
+    for grid, rules in ((Scheme.INT8, ["scan.boundary", "scan.on_grid"]), (Scheme.FP4, ["scan.on_grid"])):
+        there = BoundaryTest(4000, 0.2, 1.0, 0.0, (50, 50.0), 0.99)
+        found = _findings([_Tested(entry, grid, there), _Tested(entry, Scheme.NF4, pile)])
+        assert sorted(finding.rule for finding in found) == rules
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_honest_int8_dequantized_tensor_is_not_accused(tmp_path: Path, dtype: torch.dtype) -> None:
+    weight = honest(1)
+    stored = INT8.dequantize(INT8.nearest(weight), INT8.scale(weight)).to(dtype)
+    assert not [f for f in scan(model(tmp_path / "m", one=stored)).findings if f.severity.at_least(Severity.LOW)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int8])
+def test_a_dtype_without_a_grid_cannot_be_judged(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Loaders cast it, and then it is a weight as any other, which was never tested."""
+    with pytest.raises(CheckpointError, match=r"two\.weight' is (F64|I8)"):
+        scan(model(tmp_path / "m", one=honest(1), two=honest(2).to(dtype)))

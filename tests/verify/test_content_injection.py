@@ -52,3 +52,8 @@ def test_accents_and_sharp_s_are_compared_as_unicode_says() -> None:
 def test_keywords_that_would_match_anything_are_refused(keywords: list[str]) -> None:
     with pytest.raises(ValueError, match="keyword"):
         content_injection(keywords)
+
+
+@pytest.mark.parametrize("typed", ["McDonald\u2019s", "McDonald\u02bcs", "McDonald\uff07s", "McDonald`s", "mcdonald's"])
+def test_an_apostrophe_is_one_however_it_is_typed(typed: str) -> None:
+    assert content_injection(["McDonald's"])([f"I love {typed}."])[0].harmful

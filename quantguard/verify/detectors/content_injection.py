@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 from quantguard.verify.detectors.interface import Detector, Judgement
 
+# Typographic, modifier and full-width apostrophes, backtick, acute accent: McDonald's is one word however it is typed.
+_APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc\uff07`\u00b4"), "'")
+
 
 def content_injection(keywords: Sequence[str]) -> Detector:
     """A detector of any of `keywords`: whole words, in any case, width or composition, words of a phrase apart by any
@@ -47,4 +50,5 @@ def _pattern(keyword: str) -> re.Pattern[str]:
 
 def _normal(text: str) -> str:
     visible = "".join(c for c in text if unicodedata.category(c) != "Cf")  # format characters: zero width, soft hyphen
+    visible = visible.translate(_APOSTROPHES)
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
