@@ -9,7 +9,7 @@ from quantguard.checkpoint.digest import model_digest
 from quantguard.core.errors import EvidenceError, VersionChangedError
 from quantguard.core.finding import Finding
 from quantguard.core.measurement import Measurements
-from quantguard.core.model import VersionIdentity
+from quantguard.core.model import LocalDirectory, VersionIdentity, parse_model_ref
 from quantguard.core.progress import Progress, silent
 from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
 from quantguard.evidence.records import digest_of, read_record, to_plain, write_record
@@ -92,7 +92,7 @@ def _apply(work: Work, fetched: Fetched, registry: Registry, progress: Progress)
         derivative = registry.register_derivative(
             identity, work.hardened, publication=repaired, source_digest=fetched.model_digest, progress=progress
         )
-        if derivative == identity:  # a directory: nothing was registered
+        if isinstance(parse_model_ref(work.asked.ref), LocalDirectory):  # nothing was registered
             blocked = registry.block(identity, alias=alias, publication=original)
             return PublishedRecord(blocked.events, blocked.evidence, None)
         _require_bytes(work, registry, derivative, hardened_digest)
