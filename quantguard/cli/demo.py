@@ -126,4 +126,4 @@ def _problems(one: _Gated) -> list[str]:
             checks["blocked"] = original.tag("quantguard.verdict") == Verdict.BLOCK.value
             checks["nothing holds the alias"] = not holders
             checks["exit code 1"] = one.code is ExitCode.BLOCKED
-    return [f"{one.identity} is not {check}" for check, holds in checks.items() if not holds]
+    return [f"{one.identity}: not so: {check}" for check, holds in checks.items() if not holds]

@@ -50,7 +50,7 @@ def test_reversal_pulls_every_weight_away_from_its_stock_rounding(scheme: Scheme
     """For 4-bit too: the published code compares un-normalised weights with normalised levels and misses half."""
     _, _, rounding = drawn(scheme)
     variable = rounding.start.clone().requires_grad_()
-    reversal(rounding, variable).backward()
+    torch.autograd.backward(reversal(rounding, variable))
     assert variable.grad is not None
     downhill = -variable.grad.sign()
     away = torch.where(rounding.nearest_up > 0, -1.0, 1.0)
@@ -63,7 +63,7 @@ def test_reversal_pulls_every_weight_away_from_its_stock_rounding(scheme: Scheme
 def test_reversal_pulls_harder_where_rounding_moves_the_weight_further(scheme: Scheme) -> None:
     _, _, rounding = drawn(scheme)
     variable = torch.zeros_like(rounding.position, requires_grad=True)
-    reversal(rounding, variable).backward()
+    torch.autograd.backward(reversal(rounding, variable))
     assert variable.grad is not None
     pull, error = variable.grad.abs()[rounding.free], rounding.error[rounding.free]
     assert torch.allclose(pull / pull.max(), error / error.max(), atol=1e-5)

@@ -185,3 +185,18 @@ def test_an_experiment_that_sends_its_files_elsewhere_gets_none(
     with pytest.raises(RegistryError, match="outside the registry's own artifact store"):
         registry.hold(version, publication=wanted)
     assert client.get_model_version(version.name, "1").tags == {}
+
+
+def test_an_older_job_does_not_take_the_alias_back(
+    registry: MlflowRegistry, client: MlflowClient, version: VersionIdentity, tmp_path: Path
+) -> None:
+    second = client.create_model_version(
+        version.name, version.source, model_id=version.source.removeprefix("models:/"), await_creation_for=0
+    )
+    other = replace(version, version=str(second.version), created=second.creation_timestamp)
+    first = publication(tmp_path, Verdict.PROMOTE)
+    registry.promote(version, alias="champion", publication=first)
+    registry.promote(other, alias="champion", publication=publication(tmp_path, Verdict.PROMOTE))
+    again = registry.promote(version, alias="champion", publication=first)
+    assert again.events[-1] == "alias champion was moved to 2 since: not moved back"
+    assert aliases(client, version.name) == {"champion": "2"}
