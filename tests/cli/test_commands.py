@@ -92,6 +92,9 @@ def test_names_that_an_attacker_chose_do_not_reach_the_terminal_raw(run: Run, tm
     assert ran.code == 2
     assert "\x1b" not in ran.err + ran.out
     assert r"\x1b[2J.weight" in ran.err
+    ran = run("scan", tmp_path / "\x1b[2J")
+    assert "\x1b" not in ran.err
+    assert r"\x1b[2J: " in ran.err
 
 
 def test_harden_repairs_what_verify_blocks(

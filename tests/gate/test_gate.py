@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 from mlflow import MlflowClient
 
 from quantguard.checkpoint.digest import model_digest
@@ -13,6 +15,7 @@ from quantguard.core.verdict import Subject, Verdict
 from quantguard.evidence.records import read_record
 from quantguard.gate.facts import report_facts
 from quantguard.gate.work import Assessment
+from quantguard.report.json_report import report_schema
 from tests.command import quantguard
 from tests.gate.jobs import GatedOnce, NewJob
 from tests.registry.world import read_files
@@ -114,7 +117,8 @@ def test_a_directory_that_passes_only_when_hardened_is_blocked_and_the_copy_name
     models: dict[Kind, Path], policy_file: Path, tmp_path: Path
 ) -> None:
     before = read_files(models[Kind.ATTACKED])
-    ran = quantguard("gate", models[Kind.ATTACKED], "--policy", policy_file, "--work", tmp_path / "work")
+    outputs = ("--output", f"json={tmp_path}/r.json", "--output", f"md={tmp_path}/r.md")
+    ran = quantguard("gate", models[Kind.ATTACKED], "--policy", policy_file, "--work", tmp_path / "work", *outputs)
     assert ran.code == 1, ran.err
     lines = ran.out.splitlines()
     assert {"original: BLOCK", "hardened: PROMOTE", "registry: no registry: verdict only"} <= set(lines)
@@ -122,3 +126,7 @@ def test_a_directory_that_passes_only_when_hardened_is_blocked_and_the_copy_name
     assert (tmp_path / "work" / "hardened" / "model.safetensors").exists()
     assert read_files(models[Kind.ATTACKED]) == before
     assert "registered" not in ran.out  # nothing was
+    report = json.loads((tmp_path / "r.json").read_text())
+    jsonschema.validate(report, report_schema())
+    assert (report["verdict"], report["promoted"]) == ("PROMOTE", "hardened")
+    assert (tmp_path / "r.md").read_bytes() == (tmp_path / "work" / "report.md").read_bytes()
