@@ -20,7 +20,9 @@ def decide_original(policy: Policy, findings: tuple[Finding, ...], measured: Mea
     if policy.harden.mode is not HardenMode.ALWAYS:
         return decision
     reason = Reason("harden.mode", Outcome.VIOLATED, "not hardened", "only hardened models are promoted", "all files")
-    return replace(decision, verdict=Verdict.BLOCK, reasons=(*decision.reasons, reason))
+    # What could not be measured stays that: the gate's answer is then "could not tell", which does not pass either.
+    verdict = Verdict.BLOCK if decision.verdict is Verdict.PROMOTE else decision.verdict
+    return replace(decision, verdict=verdict, reasons=(*decision.reasons, reason))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import Decision, ExitCode, GateOutcome, Subject, Verdict
 from quantguard.gate.assess import Room, assess, hardening_plan
 from quantguard.gate.fetch import fetch
+from quantguard.gate.outcome import decide_original
 from quantguard.gate.work import Assessment, Scanned, Work, make_job
 from quantguard.policy.decide import decide
 from quantguard.policy.load import load_policy
@@ -129,3 +130,7 @@ REPAIRED = GateOutcome(decision(Subject.ORIGINAL, Verdict.BLOCK), decision(Subje
 def test_the_exit_code_is_about_what_is_used_next(outcome: GateOutcome, registered: int, directory: int) -> None:
     assert exit_code(outcome, "models:/m/1") is ExitCode(registered)
     assert exit_code(outcome, "./m") is ExitCode(directory)
+
+
+def test_an_original_that_could_not_be_measured_is_held_where_only_hardened_models_pass() -> None:
+    assert decide_original(ALWAYS, (), None).verdict is Verdict.HOLD
