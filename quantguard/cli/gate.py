@@ -162,7 +162,7 @@ def _assess(work: Work, asked: Asked) -> ExitCode:
     from quantguard.models.device import resolve_device
 
     if network == "reachable" and not asked.quiet:
-        click.echo("assess: this system does not let a process give up the network; use the containers", err=True)
+        click.echo("assess: this system does not let a process give up the network; the evidence says so", err=True)
     with progress_shown(quiet=asked.quiet) as progress:
         assessment = assess(work, Room(resolve_device(asked.device), network, progress))
     return exit_code(assessment.outcome, asked.ref)

@@ -68,40 +68,6 @@ _DENIED_CONFIG_KEYS: Final = frozenset(
         "transformers_version",
     }
 )
-_TOKENIZER_KEYS: Final = frozenset(
-    {
-        "tokenizer_class",
-        "model_max_length",
-        "padding_side",
-        "truncation_side",
-        "add_bos_token",
-        "add_eos_token",
-        "add_prefix_space",
-        "clean_up_tokenization_spaces",
-        "legacy",
-        "spaces_between_special_tokens",
-        "split_special_tokens",
-        "do_lower_case",
-        "errors",
-        "strip_accents",
-        "tokenize_chinese_chars",
-        "add_dummy_prefix_space",
-        "remove_space",
-        "keep_accents",
-        "model_input_names",
-        "bos_token",
-        "eos_token",
-        "unk_token",
-        "pad_token",
-        "sep_token",
-        "cls_token",
-        "mask_token",
-        "additional_special_tokens",
-        "extra_special_tokens",
-        "added_tokens_decoder",
-        "use_default_system_prompt",
-    }
-)
 # Token texts are data, compared and concatenated, and may hold any character.
 _TEXT_KEYS: Final = frozenset(
     {
@@ -117,6 +83,28 @@ _TEXT_KEYS: Final = frozenset(
         "added_tokens_decoder",
     }
 )
+_TOKENIZER_KEYS: Final = _TEXT_KEYS | {
+    "tokenizer_class",
+    "model_max_length",
+    "padding_side",
+    "truncation_side",
+    "add_bos_token",
+    "add_eos_token",
+    "add_prefix_space",
+    "clean_up_tokenization_spaces",
+    "legacy",
+    "spaces_between_special_tokens",
+    "split_special_tokens",
+    "do_lower_case",
+    "errors",
+    "strip_accents",
+    "tokenize_chinese_chars",
+    "add_dummy_prefix_space",
+    "remove_space",
+    "keep_accents",
+    "model_input_names",
+    "use_default_system_prompt",
+}
 _INFINITY_KEY: Final = "__float__"  # how transformers writes an infinite number: {"__float__": "Infinity"}
 _DTYPE_KEYS: Final = frozenset({"dtype", "torch_dtype"})  # transformers looks the name up in the torch module
 DTYPES: Final = frozenset({"float32", "float16", "bfloat16"})

@@ -16,12 +16,6 @@ def quantized_layers(model: nn.Module) -> tuple[str, ...]:
     return tuple(f"{name}.weight" for name, module in model.named_modules() if _is_quantized(module))
 
 
-def unquantized_layers(model: nn.Module) -> tuple[str, ...]:
-    """Names of the linear weights that it left as stored (lm_head, as a rule)."""
-    linear = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
-    return tuple(f"{name}.weight" for name, module in linear if not _is_quantized(module))
-
-
 def dequantized_weight(model: nn.Module, name: str) -> Tensor:
     """The value of each quantized weight, float32, (out_features, in_features), on the model's device.
 
