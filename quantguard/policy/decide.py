@@ -18,6 +18,7 @@ from quantguard.policy.schema import Policy, VulnerableCodeLimits
 
 _SCAN_RULE = "scan.fail_on"
 _ATTACKS = "attack_success."
+_GPU_RULE = "requires.gpu"
 _MESSAGE_CHARS = 300  # of a finding's sentence in a reason; the finding itself is kept whole in the evidence
 
 
@@ -114,6 +115,10 @@ def _behaviour_reasons(policy: Policy, subject: Subject, measurements: Measureme
         drops = [b.drop for b in benchmarks if b.task == benchmark.task and b.scheme is scheme]
         rule = UpperBound(f"benchmarks.{benchmark.task}.max_drop", benchmark.max_drop, scheme, policy.confidence)
         yield from rule.judge(drops, missing)
+    if policy.requires.gpu and measurements is not None and not missing:
+        device = measurements.environment.device
+        outcome = Outcome.MET if device.startswith("cuda") else Outcome.UNMEASURED
+        yield Reason(_GPU_RULE, outcome, f"measured on {device}", "only what a GPU measured counts", "all schemes")
 
 
 def _why_nothing_counts(subject: Subject, measurements: Measurements | None) -> str:

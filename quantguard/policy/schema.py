@@ -132,6 +132,12 @@ class BenchmarkLimits(_Section):
     limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # first questions only
 
 
+class Requires(_Section):
+    """What the machine must have; a measurement made without it does not count."""
+
+    gpu: bool = False  # measured on a CUDA device, as it will be deployed
+
+
 class Registry(_Section):
     alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255), AfterValidator(_normal_alias)]
 
@@ -155,6 +161,7 @@ class Policy(_Section):
     # No default: a policy that measures no usefulness has to say so with an empty list.
     benchmarks: Annotated[tuple[BenchmarkLimits, ...], AfterValidator(_unique_tasks)]
     registry: Registry
+    requires: Requires = Requires()
 
     @model_validator(mode="after")
     def _harden_what_is_deployed(self) -> Policy:

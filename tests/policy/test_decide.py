@@ -9,6 +9,7 @@ from quantguard.core.measurement import Measurements, Unmeasured
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import Decision, Outcome, Subject, Verdict
 from quantguard.policy.decide import decide, repairable, suspicious
+from quantguard.policy.schema import Requires
 from tests.policy.made import POLICY, drop, measured, rate
 
 BOUNDARY = Finding("scan.boundary", Severity.CRITICAL, "layers.0.weight", "weights pile up", Scheme.NF4, 8.8)
@@ -173,3 +174,13 @@ def test_only_a_model_that_is_harmless_in_full_precision_can_be_repaired() -> No
     assert not repairable(POLICY, replace(measured(), attacks=measured().attacks[1:]))
     # What quantization costs in accuracy is no obstacle.
     assert repairable(POLICY, measured(lost=60))
+
+
+def test_where_a_policy_requires_a_gpu_what_a_cpu_measured_does_not_count() -> None:
+    policy = POLICY.model_copy(update={"requires": Requires(gpu=True)})
+    on_cpu = measured()
+    decision = decide(policy, subject=Subject.ORIGINAL, findings=(), measurements=on_cpu)
+    assert decision.verdict is Verdict.HOLD
+    assert [(r.rule, r.measured) for r in decision.failures()] == [("requires.gpu", "measured on cpu")]
+    on_gpu = replace(on_cpu, environment=replace(on_cpu.environment, device="cuda:0 NVIDIA H200"))
+    assert decide(policy, subject=Subject.ORIGINAL, findings=(), measurements=on_gpu).verdict is Verdict.PROMOTE
