@@ -1,0 +1,1 @@
+"""What runs on the runner's host: the launcher of the three sealed containers."""
