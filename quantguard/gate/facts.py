@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
+
 from quantguard.core.measurement import Measurements
 from quantguard.evidence.records import read_record
 from quantguard.gate.publish import decided
 from quantguard.gate.work import Hardened, PublishedRecord, Scanned, Work
+from quantguard.policy.load import LoadedPolicy
 from quantguard.report.facts import PolicyUsed, ReportFacts
 
 
@@ -24,7 +29,7 @@ def report_facts(work: Work) -> ReportFacts:
     return ReportFacts(
         model=work.asked.ref,
         model_digest=fetched.model_digest,
-        policy=policy_used(work),
+        policy=policy_used(work.policy),
         outcome=outcome,
         findings=None if scanned is None else scanned.findings,
         original=_measured(work, "measurements-original"),
@@ -36,10 +41,22 @@ def report_facts(work: Work) -> ReportFacts:
     )
 
 
-def policy_used(work: Work) -> PolicyUsed:
-    """The policy as a report names it."""
-    policy = work.policy
-    return PolicyUsed(policy.policy.name, policy.digest, policy.inputs_digest, str(policy.path))
+def policy_used(policy: LoadedPolicy) -> PolicyUsed:
+    """The policy as a report names it, with the places of its rules in a file of the working directory."""
+    file = _in_working_directory(policy.path)
+    anchors = tuple((rule, replace(place, file=file)) for rule, place in policy.anchors)
+    return PolicyUsed(policy.policy.name, policy.digest, policy.inputs_digest, str(policy.path), anchors)
+
+
+def _in_working_directory(path: Path) -> str:
+    """`path` relative to the working directory, with slashes, where it lies below it; otherwise as it was given."""
+    here = Path.cwd()
+    # First by its name, not by what it links to: a repository holds the link. The working directory itself may be
+    # named through a link, though.
+    for absolute in (Path(os.path.normpath(here / path)), path.resolve()):
+        if absolute.is_relative_to(here):
+            return absolute.relative_to(here).as_posix()
+    return path.as_posix()
 
 
 def _measured(work: Work, name: str) -> Measurements | None:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from quantguard.core.errors import PolicyError
+from quantguard.core.remark import Place
 
 MAX_BYTES = 1024 * 1024
 _MAX_DEPTH = 16  # a policy is five deep
@@ -62,8 +63,29 @@ class Document:
             step = _step(node, part)
             if step is None:
                 break
-            line, node = step
+            line, node = step[0].start_mark.line + 1, step[1]
         return line
+
+    def place(self, location: Sequence[str | int]) -> Place:
+        """The value at `location` where it is one word or number, otherwise its key.
+
+        Where it is absent, the key of the nearest section that is there; the first line where there is none.
+        """
+        node: yaml.Node = self.root
+        shown: yaml.Node | None = None
+        for part in location:
+            step = _step(node, part)
+            if step is None:
+                break
+            shown, node = step
+        if shown is not None and isinstance(node, yaml.ScalarNode):
+            shown = node
+        file = self.path.as_posix()
+        if shown is None:
+            first = self.data.decode("utf-8").splitlines()[0]
+            return Place(file, 1, 1, 1, len(first) + 1)
+        start, end = shown.start_mark, shown.end_mark
+        return Place(file, start.line + 1, start.column + 1, end.line + 1, end.column + 1)
 
 
 def dotted(location: Sequence[str | int]) -> str:
@@ -181,13 +203,14 @@ def _scalar(kind: str, text: str) -> str | int | float | bool:
     raise ValueError(f"expected {expected}, got {text[:40]!r}")
 
 
-def _step(node: yaml.Node, part: str | int) -> tuple[int, yaml.Node] | None:
-    """One step into `node`: the line of the key or entry, and what is there."""
+def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
+    """One step into `node`: the word that a reader would look at, and what is there."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value == part:
-                return key.start_mark.line + 1, value
+                return key, value
     elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         item = node.value[part]
-        return item.start_mark.line + 1, item
+        begins = item.value[0][0] if isinstance(item, yaml.MappingNode) and item.value else item
+        return begins, item
     return None

@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from quantguard.core.errors import PolicyError, PromptsError
 from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
+from quantguard.core.remark import Place
 from quantguard.evidence.records import digest_file, digest_of
+from quantguard.policy.anchors import rule_places
 from quantguard.policy.attainable import attainable_drop, attainable_rate
 from quantguard.policy.document import Document, dotted, parse_document, read_bounded
 from quantguard.policy.problems import translate
@@ -35,6 +37,7 @@ class LoadedPolicy:
     digest: str  # sha256:HEX of the policy file's bytes
     inputs_digest: str  # sha256:HEX of the contents of every file it names: other probes, another meaning
     inputs: tuple[InputFile, ...]
+    anchors: tuple[tuple[str, Place], ...]  # (rule as a reason names it, where the file says it)
 
     def resolve(self, relative: str) -> Path:
         """The file that the policy calls `relative`."""
@@ -82,7 +85,7 @@ def _load(path: Path, problems: list[PolicyError]) -> LoadedPolicy | None:
     digest = "sha256:" + hashlib.sha256(data).hexdigest()  # of what was parsed, not of what is there by now
     # Keys and contents, not paths: a policy means the same wherever it is checked out.
     inputs_digest = digest_of([[file.key, file.digest] for file in files])
-    return LoadedPolicy(policy, path, digest, inputs_digest, files)
+    return LoadedPolicy(policy, path, digest, inputs_digest, files, rule_places(policy, document))
 
 
 class _Inputs:

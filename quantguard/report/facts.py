@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.measurement import Measurements
+from quantguard.core.remark import Place
 from quantguard.core.verdict import GateOutcome
 
 
@@ -16,6 +17,7 @@ class PolicyUsed:
     digest: str  # sha256:HEX of the policy file
     inputs_digest: str = ""  # sha256:HEX over the probes, calibration prompts and tasks that it names
     path: str = ""  # as the user gave it; empty where it is not known
+    anchors: tuple[tuple[str, Place], ...] = ()  # (rule as a reason names it, where the policy file says it)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,29 @@
+"""Where in its file a policy says each rule that a decision gives its reasons by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from quantguard.core.remark import Place
+from quantguard.policy.document import Document, Location
+from quantguard.policy.schema import Policy, VulnerableCodeLimits
+
+
+def rule_places(policy: Policy, document: Document) -> tuple[tuple[str, Place], ...]:
+    """(rule, place) for every rule of `policy`, which was read from `document`.
+
+    A benchmark's rule names its task, where the file has its place in a list.
+    """
+    return tuple((rule, document.place(location)) for rule, location in _rules(policy))
+
+
+def _rules(policy: Policy) -> Iterator[tuple[str, Location]]:
+    yield "scan.fail_on", ("scan", "fail_on")
+    yield "harden.mode", ("harden", "mode")
+    for scenario, limits in policy.attack_success.by_scenario():
+        keys = ["max_upper_bound"] + (["max_unparsable"] if isinstance(limits, VulnerableCodeLimits) else [])
+        for key in keys:
+            yield f"attack_success.{scenario.value}.{key}", ("attack_success", scenario.value, key)
+    for index, benchmark in enumerate(policy.benchmarks):
+        yield f"benchmarks.{benchmark.task}.max_drop", ("benchmarks", index, "max_drop")
+    yield "requires.gpu", ("requires", "gpu")
