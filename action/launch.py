@@ -1,0 +1,127 @@
+"""The story: look at the runner, then fetch, assess and publish, each in its container; leave nothing behind."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from action import containers, preflight
+from action.job import Job
+from action.log import Log
+from action.outputs import Result
+from action.policy_files import Needs, read_needs
+from action.rooms import MEASURED, STAGES, Machine, make_room
+from quantguard.core.errors import MachineError
+from quantguard.core.verdict import ExitCode
+
+_TITLES: Mapping[str, str] = {
+    "fetch": "fetch: network, a credential that reads, no GPU",
+    "assess": "assess: no network, no credential, weights read-only",
+    "publish": "publish: network, the gate's own credential, no model code",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    client: Any  # docker.DockerClient
+    machine: Machine
+    log: Log
+
+
+def gate(job: Job, log: Log) -> Result:
+    """Run the whole gate for one job.
+
+    Raises:
+        QuantGuardError: the runner or the inputs do not allow it; nothing was downloaded. Or Docker failed midway.
+    """
+    needs = read_needs(job.policy, job.workspace)
+    client = preflight.connect()
+    try:
+        _say_swept(containers.sweep(client), log)
+        machine = preflight.inspect(client, job, needs_gpu=needs.gpu)
+        _pull(client, job, log)
+        _prepare(job)
+        return _stages(job, needs, Runner(client, machine, log))
+    finally:
+        containers.remove_own(client)  # a signal may have cut short what each stage does itself
+        client.close()
+
+
+def _say_swept(count: int, log: Log) -> None:
+    if count:
+        log.say(f"removed {count} containers that an earlier run left")
+
+
+def _prepare(job: Job) -> None:
+    """The directories that are mounted; Docker would make them as root."""
+    try:
+        for name in ("model", *MEASURED):
+            (job.work / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot be made: {error.strerror or error}"
+        raise MachineError(message, path=job.work, remedy="check the input work and its permissions") from error
+
+
+def _stages(job: Job, needs: Needs, runner: Runner) -> Result:
+    outcome = job.work / "evidence" / "outcome.json"
+    outcome.unlink(missing_ok=True)  # of an earlier run; assess makes it again
+    code = ExitCode.INCONCLUSIVE
+    for stage in STAGES:
+        _prepare(job)
+        room = make_room(stage, job, runner.machine, needs.files)
+        with runner.log.group(_TITLES[stage]):
+            ended = containers.run(runner.client, room, job, runner.machine, runner.log)
+        code = ExitCode(ended.code) if ended.code in set(ExitCode) else ExitCode.INCONCLUSIVE
+        # A model that is blocked or held goes on to publish, which says so in the registry.
+        finished = code is ExitCode.PASSED if stage == "fetch" else _decided(code) and outcome.exists()
+        if not finished:
+            return Result(_never_passed(code), job.model, job.work, _problem(stage, ended, runner))
+    return Result(code, job.model, job.work)
+
+
+def _decided(code: ExitCode) -> bool:
+    return code in (ExitCode.PASSED, ExitCode.BLOCKED, ExitCode.INCONCLUSIVE)
+
+
+def _never_passed(code: ExitCode) -> ExitCode:
+    """A stage that said "passed" and left nothing to show for it did not pass."""
+    return ExitCode.INCONCLUSIVE if code is ExitCode.PASSED else code
+
+
+def _problem(stage: str, ended: containers.Ended, runner: Runner) -> str:
+    if ended.out_of_memory:
+        limit = f"{runner.machine.memory / 1024**3:.1f} GiB"
+        return f"the {stage} container needed more than its {limit} of memory: raise the input memory"
+    said = runner.log.last.get(stage)
+    return said if said else f"the {stage} container ended with exit code {ended.code}; its last lines are in the log"
+
+
+def _pull(client: Any, job: Job, log: Log) -> None:
+    from docker.errors import DockerException
+
+    if preflight.has_image(client, job.image):
+        return
+    with log.group(f"pull {job.image}"):
+        try:
+            for step in client.api.pull(job.image, stream=True, decode=True):
+                if step.get("status") in ("Pull complete", "Already exists"):
+                    log.say(f"{step['status']}: {step.get('id', '')}")
+                if "error" in step:
+                    raise MachineError(f"the image cannot be pulled: {step['error']}", remedy=_PULL_REMEDY)
+        except DockerException as error:
+            raise MachineError(f"the image cannot be pulled: {error}", remedy=_PULL_REMEDY) from error
+
+
+_PULL_REMEDY = "check the digest, and log in to its registry in a step before"
+
+
+def tidy(work: Path, *, kept: bool) -> None:
+    """Remove partial downloads and what is of no use later; where the user named the directory, keep what resumes."""
+    copies = () if kept else (work / "model", work / "hardened")
+    for path in (*work.glob("*.partial*"), work / "scratch", *copies):
+        shutil.rmtree(path, ignore_errors=True)
+    if work.is_dir() and not any(path.is_file() for path in work.rglob("*")):
+        shutil.rmtree(work, ignore_errors=True)
