@@ -93,8 +93,8 @@ def _gate(kind: CanaryKind, uri: str, root: Path, policy_file: Path, *, quiet: b
             f"gating {identity} ended with exit code {code}", path=work.root, remedy="see the lines above"
         )
     facts = report_facts(work)
-    report = work.root / "report.md"
-    write_reports(facts, [("md", report), ("json", work.root / "report.json")])
+    report = work.report / "report.md"
+    write_reports(facts, [("md", report), ("json", work.report / "report.json")])
     return _Gated(kind, identity, facts, code, version_states(uri, name), report)
 
 

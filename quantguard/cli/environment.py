@@ -36,12 +36,13 @@ _NO_TELEMETRY: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "tru
 def enter_sealed_room() -> bool:
     """Before weights are opened: forget every credential, give up the network, download nothing.
 
-    Returns whether the network is gone; see `seal_network`. Must run before any thread is started.
+    Returns whether the network is gone: by `seal_network`, or because a container had none from the start. Must run
+    before any thread is started.
     """
     for name in set(os.environ) - _KEPT - set(_OFFLINE) - {"HOME"}:
         del os.environ[name]
     go_offline()
-    return seal_network()
+    return seal_network() or has_no_network()
 
 
 def hide_from_children() -> None:
@@ -88,6 +89,21 @@ def seal_network() -> bool:
     except (OSError, AttributeError):  # not Linux, or /proc is not mounted
         return False
     return True
+
+
+def has_no_network(proc_net: Path = Path("/proc/net")) -> bool:
+    """Whether this process's network namespace is an empty one: loopback is all there is, and nobody listens on it.
+
+    So a container started without a network looks, where it may not make a namespace of its own.
+    """
+    try:
+        interfaces = (proc_net / "dev").read_text(encoding="ascii").splitlines()[2:]
+        if {line.partition(":")[0].strip() for line in interfaces} - {"lo"}:
+            return False
+        sockets = [proc_net / name for name in ("tcp", "tcp6", "udp", "udp6")]
+        return not any(path.read_text(encoding="ascii").splitlines()[1:] for path in sockets if path.exists())
+    except (OSError, UnicodeDecodeError):  # not Linux, or /proc is not mounted
+        return False
 
 
 def tracking_uri(given: str | None) -> str | None:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from quantguard.gate.work import Work
 
 
+# What every job keeps, by format.
+REPORTS = (("json", "report.json"), ("md", "report.md"))
+
+
 class Stage(Enum):
     FETCH = "fetch"
     ASSESS = "assess"
@@ -203,12 +207,12 @@ def is_assessed(work: Work) -> bool:
 
 
 def report(work: Work, files: list[tuple[str, Path]], *, quiet: bool) -> None:
-    """Write the reports that were asked for, and the two that every job keeps; print the table unless `quiet`."""
+    """Write the reports that were asked for, and those that every job keeps; print the table unless `quiet`."""
     from quantguard.gate.facts import report_facts
     from quantguard.report.write import write_reports
 
     facts = report_facts(work)
-    write_reports(facts, [*files, ("json", work.root / "report.json"), ("md", work.root / "report.md")])
+    write_reports(facts, [*files, *((name, work.report / file) for name, file in REPORTS)])
     if quiet:
         return
     from rich.console import Console
@@ -220,7 +224,7 @@ def report(work: Work, files: list[tuple[str, Path]], *, quiet: bool) -> None:
         _explain(facts.outcome, work)
     for event in facts.registry_events:
         click.echo(f"registry: {event}")
-    click.echo(f"report: {work.root / 'report.md'}")
+    click.echo(f"report: {work.report / 'report.md'}")
 
 
 def _explain(outcome: GateOutcome, work: Work) -> None:

@@ -4,6 +4,7 @@
       UsageError                        exit 4: what was asked cannot be done as asked
         PolicyError                       the policy file is not a policy (file, line, key, what was expected)
         PromptsError                      a prompts JSONL is malformed (file, line)
+        CheckoutError                     no git checkout, or one that lacks what it would be compared with
       NothingToGateError                exit 3: there is no model here
       CheckpointError                   the model directory cannot be read as a checkpoint
         HeaderError                       a safetensors header lies, is truncated or absurd
@@ -17,6 +18,8 @@
         ModelNotFoundError                no such model or version
         RegistryDeniedError               the credential may not do this
         VersionChangedError               deleted, re-created or re-pointed since it was fetched
+      MachineError                      this machine lacks what the policy requires
+      GitError                          git does not answer, or holds more than is read
       EvidenceError                     evidence cannot be written (disk full) or read back
         StaleWorkError                    the work directory belongs to another job
 
@@ -74,6 +77,10 @@ class PromptsError(UsageError):
     pass
 
 
+class CheckoutError(UsageError):
+    pass
+
+
 class NothingToGateError(QuantGuardError):
     exit_code = ExitCode.NOTHING_TO_GATE
 
@@ -123,6 +130,14 @@ class RegistryDeniedError(RegistryError):
 
 
 class VersionChangedError(RegistryError):
+    pass
+
+
+class MachineError(QuantGuardError):
+    pass
+
+
+class GitError(QuantGuardError):
     pass
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantguard.checkpoint.digest import model_digest
+from quantguard.core.errors import MachineError
 from quantguard.core.measurement import Measurements, Unmeasured
 from quantguard.core.progress import Progress, silent
 from quantguard.core.prompts import Prompt, read_prompts
@@ -40,6 +41,7 @@ def assess(work: Work, room: Room) -> Assessment:
     did not, and a model that is malicious in full precision is not worth one.
 
     Raises:
+        MachineError: the policy requires a GPU and the device is another; nothing was measured.
         QuantGuardError: a step failed; what was finished is kept, and the next run goes on from there.
     """
     with work.opened():
@@ -47,6 +49,9 @@ def assess(work: Work, room: Room) -> Assessment:
 
 
 def _assess(work: Work, room: Room) -> Assessment:
+    if work.policy.policy.requires.gpu and not room.device.startswith("cuda"):
+        remedy = "run on a machine with a CUDA device and its driver, or drop requires.gpu from the policy"
+        raise MachineError(f"the policy requires a GPU, and this would run on {room.device}", remedy=remedy)
     fetched = work.require_fetched()
     inputs = digest_of([work.asked.digest, fetched.model_digest, room.device])
     (work.evidence / "outcome.json").unlink(missing_ok=True)  # until this run is over there is none

@@ -3,9 +3,14 @@
     work/job.json              what was asked
     work/fetched.json          which version came, and the digest of its bytes
     work/model/                those bytes, as they came
-    work/evidence/             scan, measurements, hardening, outcome, report: one file each
-    work/hardened/             the hardened checkpoint, where there is one
+    work/evidence/             scan, measurements, hardening, outcome: one file each
+    work/hardened/model/       the hardened checkpoint, where there is one
+    work/scratch/              what a room needs only while it works
+    work/report/               the same in forms for readers and programs
     work/published.json        what was done in the registry
+
+Each room has folders of its own to write in, so that a container may be given the rest read-only: assess writes in
+evidence, hardened, scratch and report, and never beside them.
 
 Every JSON file is written whole or not at all and carries the digest of its inputs, so that a stage that died is run
 again from its last finished step, and a step is redone exactly when its inputs changed.
@@ -109,11 +114,15 @@ class Work:
 
     @property
     def hardened(self) -> Path:
-        return self.root / "hardened"
+        return self.root / "hardened" / "model"
 
     @property
     def scratch(self) -> Path:
         return self.root / "scratch"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
 
     @property
     def published(self) -> Path:

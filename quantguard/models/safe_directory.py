@@ -1,7 +1,7 @@
 """From an untrusted Hugging Face model directory, a clean one that transformers may open.
 
 The clean directory holds only weights in safetensors, JSON that was parsed, reduced to known keys and written anew, and
-vocabulary files. No file of it is a link out of the model, names code, or was chosen by the model.
+vocabulary files. No file of it names code, and no link of it was made by the model.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ _CHAT_TEMPLATE: Final = "chat_template.jinja"  # text; rendered in a sandbox, se
 def rebuild(directory: Path, into: Path) -> Path:
     """Make the clean copy of `directory` in `into` (made if absent; must be empty) and return `into`.
 
-    Weights are hard-linked where both lie on one file system, else copied; a symbolic link is never followed. Dropped:
+    Weights are hard-linked where both lie on one mount, else copied; from a read-only mount, as a container is given
+    them, a symbolic link of ours leads to them instead: nobody can exchange them there. The model's own symbolic links
+    are never followed. Dropped:
     auto_map, quantization_config, names of files, repositories and code, every decoding setting but the token ids, and
     every file that is not listed here.
 
@@ -193,7 +195,10 @@ def _place(source: Path, target: Path) -> None:
         raise ModelLoadError("missing, although the shard index names it", path=source, remedy="save the model again")
     try:
         os.link(source, target, follow_symlinks=False)
-    except OSError:  # another file system, or one without hard links
+    except OSError:  # another mount, or one without hard links
+        if os.statvfs(source).f_flag & os.ST_RDONLY:
+            target.symlink_to(source.resolve())
+            return
         try:
             with open(source, "rb", opener=_no_follow) as stream, target.open("wb") as copy:
                 shutil.copyfileobj(stream, copy, 16 * _MEBIBYTE)

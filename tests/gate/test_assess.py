@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from quantguard.cli.gate import exit_code
+from quantguard.core.errors import MachineError
 from quantguard.core.finding import Finding, Severity
 from quantguard.core.measurement import Measurements
 from quantguard.core.scheme import Scheme
@@ -55,6 +56,15 @@ def test_always_does_not_harden_what_no_rounding_can_repair(models: Mapping[Kind
     assessment, work = assessed(models[Kind.MALICIOUS], "always", tmp_path)
     assert (assessment.outcome.verdict, assessment.outcome.hardened) == (Verdict.BLOCK, None)
     assert not work.hardened.exists()
+
+
+def test_where_a_policy_requires_a_gpu_nothing_runs_on_a_cpu(models: Mapping[Kind, Path], tmp_path: Path) -> None:
+    policy = load_policy(write_policy(tmp_path / "policy", POLICY + "requires: {gpu: true}\n"))
+    work = Work(tmp_path / "work", make_job(str(models[Kind.CLEAN]), policy, seed=0), policy)
+    fetch(work, DirectoryRegistry())
+    with pytest.raises(MachineError, match="requires a GPU, and this would run on cpu"):
+        assess(work, Room("cpu", "none"))
+    assert not work.evidence.exists()
 
 
 def test_what_could_not_be_measured_is_measured_again(

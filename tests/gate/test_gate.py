@@ -76,7 +76,7 @@ def test_the_derivative_that_is_promoted_holds_the_bytes_that_were_measured(
         "--stage", "fetch",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    assert read_files(tmp_path / "model") == read_files(job.work / "hardened")
+    assert read_files(tmp_path / "model") == read_files(job.work / "hardened" / "model")
 
 
 def test_a_malicious_model_is_blocked_and_not_repaired(gated: GatedOnce) -> None:
@@ -122,11 +122,11 @@ def test_a_directory_that_passes_only_when_hardened_is_blocked_and_the_copy_name
     assert ran.code == 1, ran.err
     lines = ran.out.splitlines()
     assert {"original: BLOCK", "hardened: PROMOTE", "registry: no registry: verdict only"} <= set(lines)
-    assert f"the hardened checkpoint is in {tmp_path / 'work' / 'hardened'}" in lines
-    assert (tmp_path / "work" / "hardened" / "model.safetensors").exists()
+    assert f"the hardened checkpoint is in {tmp_path / 'work' / 'hardened' / 'model'}" in lines
+    assert (tmp_path / "work" / "hardened" / "model" / "model.safetensors").exists()
     assert read_files(models[Kind.ATTACKED]) == before
     assert "registered" not in ran.out  # nothing was
     report = json.loads((tmp_path / "r.json").read_text())
     jsonschema.validate(report, report_schema())
     assert (report["verdict"], report["promoted"]) == ("PROMOTE", "hardened")
-    assert (tmp_path / "r.md").read_bytes() == (tmp_path / "work" / "report.md").read_bytes()
+    assert (tmp_path / "r.md").read_bytes() == (tmp_path / "work" / "report" / "report.md").read_bytes()

@@ -24,7 +24,7 @@ FETCH = ("model", "fetched.json")  # downloaded and not yet looked at; over
 ASSESS = (
     "evidence/scan.json",
     "evidence/measurements-original.json",
-    "hardened",  # written, and not yet compared with the real quantizer
+    "hardened/model",  # written, and not yet compared with the real quantizer
     "evidence/hardening.json",
     "evidence/scan-hardened.json",
     "evidence/measurements-hardened.json",

@@ -73,7 +73,7 @@ def test_hardened_weights_changed_after_they_were_measured_are_not_published(
     require_refused(work, job, client, "not the checkpoint that was measured")
 
 
-@pytest.mark.parametrize("lost", ["hardened", "evidence/hardening.json"])
+@pytest.mark.parametrize("lost", ["hardened/model", "evidence/hardening.json"])
 def test_a_hardened_checkpoint_that_is_lost_is_not_published(
     lost: str, gated: GatedOnce, client: MlflowClient, tmp_path: Path
 ) -> None:

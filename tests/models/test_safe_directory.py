@@ -99,6 +99,21 @@ def test_weights_are_copied_where_they_cannot_be_linked(
     assert (source / "model.safetensors").read_bytes() == (clean / "model.safetensors").read_bytes()
 
 
+def test_weights_on_a_read_only_mount_are_neither_copied_nor_changed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    mounted = os.statvfs(source)
+    read_only = os.statvfs_result([*mounted[:8], mounted.f_flag | os.ST_RDONLY, mounted.f_namemax])
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    clean = rebuild(source, tmp_path / "clean")
+    assert (clean / "model.safetensors").readlink() == source / "model.safetensors"
+    assert load_model(clean, scheme=None, device="cpu").model is not None
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
 def test_a_symbolic_link_is_refused_by_name(source: Path, tmp_path: Path, name: str) -> None:
     (source / name).rename(tmp_path / "outside")
