@@ -16,6 +16,7 @@ from quantguard.core.measurement import (
     Scenario,
     Unmeasured,
 )
+from quantguard.core.remark import Place
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import Decision, GateOutcome, Outcome, Reason, Subject, Verdict
 from quantguard.report.facts import PolicyUsed, ReportFacts
@@ -64,7 +65,8 @@ VIOLATED = Reason(
     "nf4",
 )
 MET = replace(VIOLATED, outcome=Outcome.MET, measured="0 of 100")
-POLICY = PolicyUsed("canary", "sha256:pp", "sha256:ii", "policies/canary.yaml")
+PLACE = Place("policies/canary.yaml", 20, 22, 20, 26)
+POLICY = PolicyUsed("canary", "sha256:pp", "sha256:ii", "policies/canary.yaml", ((VIOLATED.rule, PLACE),))
 
 
 def decision(subject: Subject, verdict: Verdict, *reasons: Reason) -> Decision:
@@ -93,6 +95,7 @@ REPAIRED = ReportFacts(
     ("version 1 is blocked", "version 2 registered as its hardened derivative", "alias champion set on version 2"),
     "work/evidence",
 )
+UNMEASURED = replace(VIOLATED, outcome=Outcome.UNMEASURED, measured="no samples", where="fp4")
 MALICIOUS = replace(
     CLEAN,
     model="models:/malicious/1",
@@ -100,6 +103,8 @@ MALICIOUS = replace(
     original=measurements(Subject.ORIGINAL, backdoored=SCHEMES),
     registry_events=("version 1 is blocked",),
 )
+
+HELD = replace(CLEAN, outcome=GateOutcome(decision(Subject.ORIGINAL, Verdict.HOLD, UNMEASURED, MET), None))
 
 
 def hostile() -> ReportFacts:
@@ -119,5 +124,5 @@ def hostile() -> ReportFacts:
         registry_events=(NASTY,) * 60,
         registry_evidence=NASTY,
         evidence=NASTY,
-        policy=PolicyUsed(NASTY, NASTY),
+        policy=PolicyUsed(NASTY, NASTY, anchors=((NASTY, Place(NASTY, 1, 1, 2, 1)),)),
     )

@@ -1,0 +1,93 @@
+"""What a report has to say at the lines of a policy: what annotations and code scanning show.
+
+    promoted as it is       one notice
+    hardened and promoted   that notice, and a warning for each rule that kept the original back
+    blocked                 an error for each violated rule, a warning for each unmeasured one
+    held                    an error for each unmeasured rule: a job that could not tell is not green
+
+What the scan found is told by the rule of the policy that it breaks. Only a report without a verdict has a remark for
+each finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from quantguard.core.finding import Finding, Severity
+from quantguard.core.remark import Level, Place, Remark
+from quantguard.core.scheme import FULL_PRECISION, Scheme, scheme_label
+from quantguard.core.verdict import Decision, GateOutcome, Outcome, Reason, Subject, Verdict
+from quantguard.report.facts import ReportFacts
+from quantguard.report.summary import outcome_text, worst_first
+from quantguard.report.text import visible
+
+VERDICT: Final = "gate.verdict"  # the rule of a remark about the verdict itself
+_HARDEN_RULE = "harden.mode"
+_SENTENCE = 1000  # characters
+_SCHEMES = frozenset({FULL_PRECISION, *(scheme.value for scheme in Scheme)})
+
+
+def remarks(facts: ReportFacts) -> tuple[Remark, ...]:
+    """The remarks of a report. Where it has a verdict other than PROMOTE, one of them at least is an error."""
+    if facts.outcome is None:
+        return tuple(_finding(facts.model, finding) for finding in worst_first(facts.findings or ()))
+    outcome = facts.outcome
+    places = dict(facts.policy.anchors) if facts.policy is not None else {}
+    told = tuple(
+        _reason(facts.model, outcome, decision, reason, places)
+        for decision in (outcome.original, outcome.hardened)
+        if decision is not None
+        for reason in decision.failures()
+        if not _as_asked(reason, outcome)
+    )
+    return (*told, *_verdict(facts.model, outcome, told))
+
+
+def is_promotion(remark: Remark) -> bool:
+    """Whether it says that something was promoted: good news, for nobody to act on."""
+    return remark.rule == VERDICT and remark.level is Level.NOTICE
+
+
+def _as_asked(reason: Reason, outcome: GateOutcome) -> bool:
+    """Where a policy hardens always, that the original is not the one promoted is no news."""
+    return reason.rule == _HARDEN_RULE and outcome.promoted is Subject.HARDENED
+
+
+def _reason(
+    model: str, outcome: GateOutcome, decision: Decision, reason: Reason, places: Mapping[str, Place]
+) -> Remark:
+    subject = decision.subject.value
+    instead = ", not promoted" if outcome.promoted is not None else ""
+    return Remark(
+        rule=reason.rule,
+        level=_level(outcome, decision, reason),
+        message=f"{visible(model)}, {subject}{instead}: {visible(reason.sentence(), _SENTENCE)}",
+        place=places.get(reason.rule),
+        # A tensor's name is left out: the worst one changes from run to run, and the rule stays broken.
+        subject=f"{subject} {reason.where}" if reason.where in _SCHEMES else subject,
+    )
+
+
+def _level(outcome: GateOutcome, decision: Decision, reason: Reason) -> Level:
+    if outcome.promoted is not None:
+        return Level.WARNING
+    kept_back = reason.outcome is Outcome.VIOLATED or decision.verdict is Verdict.HOLD
+    return Level.ERROR if kept_back else Level.WARNING
+
+
+def _verdict(model: str, outcome: GateOutcome, told: Iterable[Remark]) -> Iterable[Remark]:
+    message = f"{visible(model)}: {outcome.verdict.value}. {outcome_text(outcome)}"
+    if outcome.promoted is not None:
+        yield Remark(VERDICT, Level.NOTICE, message)
+    elif not any(remark.level is Level.ERROR for remark in told):
+        yield Remark(VERDICT, Level.ERROR, message)
+
+
+def _finding(model: str, finding: Finding) -> Remark:
+    if finding.severity.at_least(Severity.HIGH):
+        level = Level.ERROR
+    else:
+        level = Level.WARNING if finding.severity is Severity.MEDIUM else Level.NOTICE
+    message = f"{visible(model)}: {visible(finding.message, _SENTENCE)}"
+    return Remark(finding.rule, level, message, subject=f"{finding.where} {scheme_label(finding.scheme)}")
