@@ -1,4 +1,4 @@
-"""The report for a pull request or a job summary. The verdict first, then why, then the figures.
+"""The report for a pull request or a job summary. The verdict first, then why, then the figures and their picture.
 
 Text that came with the model stands in code spans only, and never in a table: see `quantguard.report.text`.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby, islice
+from typing import Final, TypeVar
 
 from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
@@ -16,6 +17,7 @@ from quantguard.core.measurement import Measurements
 from quantguard.core.verdict import Decision, Outcome, Subject
 from quantguard.core.wording import percent
 from quantguard.report.facts import ReportFacts
+from quantguard.report.plot import drops_plot, rates_plot
 from quantguard.report.summary import (
     Row,
     attack_rows,
@@ -27,26 +29,51 @@ from quantguard.report.summary import (
 )
 from quantguard.report.text import code_span, visible
 
+T = TypeVar("T")
+
+_MOST_BYTES: Final = 900 * 1024
 _MOST = 50  # entries of any list; the JSON report holds all of them
+_MOST_OF_LIST = 150_000  # bytes of any list: two of reasons and one of conditions are never left out
 _MOST_EXAMPLES = 9
+_MOST_FINDINGS = 10  # they say the same of one tensor after another
 _SENTENCE = 400  # characters of a reason or a finding
+_CELL = 300  # characters; more where one thing was measured again and again
 
 
 def render_markdown(facts: ReportFacts) -> str:
-    """The report as Markdown (GitHub's dialect). Bounded: long lists are cut and say so."""
-    sections = [
-        _head(facts),
-        *_why(facts),
-        *_rates("Attack success rate", attack_rows(facts.original, facts.hardened)),
-        *_benchmarks(facts),
-        *_bullets("Not measured", [code_span(line, _SENTENCE) for line in unmeasured(facts.original, facts.hardened)]),
-        *_bullets("Harmful answers, as the model gave them", _examples(facts.original, facts.hardened)),
-        *_hardening(facts.hardening),
-        *_findings(facts.findings),
-        *_bullets("In the registry", [code_span(event, _SENTENCE) for event in _registry(facts)]),
-        _reproduce(facts),
+    """The report as Markdown (GitHub's dialect), below 900 KiB of UTF-8 whatever the facts.
+
+    GitHub drops a job summary of more than 1 MiB whole. The verdict, the reasons and the command are always there; a
+    section that has no room left is replaced by a line that says so.
+    """
+    optional = [
+        ("Attack success rate", _rates(facts)),
+        ("Accuracy lost", _benchmarks(facts)),
+        ("Not measured", _bullets(unmeasured(facts.original, facts.hardened), _said)),
+        ("Harmful answers, as the model gave them", _bullets(_examples(facts.original, facts.hardened), str)),
+        ("Hardening", _hardening(facts.hardening)),
+        ("Findings, worst first", _bullets(worst_first(facts.findings or ()), _finding, _MOST_FINDINGS)),
+        ("In the registry", _bullets(_registry(facts), _said)),
     ]
-    return "\n\n".join(sections) + "\n"
+    head, foot = [_head(facts), *_why(facts)], _reproduce(facts)
+    room = _MOST_BYTES - sum(_size(section) for section in (*head, foot))
+    for title, body in optional:
+        if not body:
+            continue
+        section = f"## {title}\n\n{body}"
+        if _size(section) > room:
+            section = f"## {title}\n\nLeft out, there is no room for it here: the JSON report holds it."
+        room -= _size(section)
+        head.append(section)
+    return "\n\n".join([*head, foot]) + "\n"
+
+
+def _size(section: str) -> int:
+    return len(section.encode("utf-8")) + 2
+
+
+def _said(sentence: str) -> str:
+    return code_span(sentence, _SENTENCE)
 
 
 def _p_value(value: float) -> str:
@@ -90,30 +117,37 @@ def _decision(decision: Decision) -> str:
     lines = [
         f"- {reason.outcome.value}, {code_span(reason.where)}: {code_span(reason.measured, _SENTENCE)}, "
         f"but {code_span(reason.rule)} allows {code_span(reason.limit)}"
-        for reason in failures
+        for reason in failures[:_MOST]
     ]
-    return f"{head}, {len(failures)} of {len(decision.reasons)} rules are not met:\n\n" + _capped(lines)
+    rules = f"{len(failures)} of {len(decision.reasons)} rules are not met"
+    return f"{head}, {rules}:\n\n" + _capped(lines, of=len(failures))
 
 
-def _rates(title: str, rows: Sequence[Row]) -> Iterable[str]:
-    if rows:
-        table = _table(("behaviour", "scheme", "original", "hardened"), [(r.what, *_cells(r)) for r in rows])
-        yield f"## {title}\n\nHarmful answers of all, with the exact interval.\n\n{table}"
-
-
-def _benchmarks(facts: ReportFacts) -> Iterable[str]:
-    rows = benchmark_rows(facts.original, facts.hardened)
+def _rates(facts: ReportFacts) -> str:
+    rows = attack_rows(facts.original, facts.hardened)
     if not rows:
-        return
+        return ""
+    table = _table(("behaviour", "scheme", "original", "hardened"), [(row.what, *_cells(row)) for row in rows])
+    picture = rates_plot(facts.original, facts.hardened)
+    return f"Harmful answers of all, with the exact interval.\n\n{table}\n\n{picture}"
+
+
+def _benchmarks(facts: ReportFacts) -> str:
+    rows = sorted(benchmark_rows(facts.original, facts.hardened), key=lambda row: row.what)
+    if not rows:
+        return ""
     tasks = [
         f"### {code_span(task)}\n\n" + _table(("scheme", "original", "hardened"), [_cells(row) for row in group])
-        for task, group in groupby(sorted(rows, key=lambda row: row.what), key=lambda row: row.what)
+        for task, group in islice(groupby(rows, key=lambda row: row.what), _MOST)
     ]
-    yield "\n\n".join(["## Accuracy lost against the original in full precision\n\nPositive is worse.", *tasks])
+    more = len({row.what for row in rows}) - len(tasks)
+    tasks += [f"And {more} more, all in the JSON report."] if more > 0 else []
+    picture = drops_plot(facts.original, facts.hardened)
+    return "\n\n".join(["Against the original in full precision; positive is worse.", *tasks, picture])
 
 
 def _cells(row: Row) -> tuple[str, str, str]:
-    return row.scheme, row.before or "-", row.after or "-"
+    return row.scheme, visible(row.before or "-", _CELL), visible(row.after or "-", _CELL)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -134,19 +168,14 @@ def _examples(*all_measurements: Measurements | None) -> list[str]:
     return examples[:_MOST_EXAMPLES]
 
 
-def _hardening(summary: HardeningSummary | None) -> Iterable[str]:
+def _hardening(summary: HardeningSummary | None) -> str:
     if summary is None:
-        return
-    schemes = ", ".join(scheme.value for scheme in summary.schemes)
+        return ""
+    schemes = ", ".join(scheme.value for scheme in summary.schemes[:_MOST])
     lines = [f"- method {code_span(summary.method)} for {schemes}, {summary.steps} steps in {summary.seconds:.0f} s"]
     lines += [f"- {scheme.value}: {percent(share)} of the roundings changed" for scheme, share in summary.flipped_share]
-    lines += [f"- {code_span(term)} at the last step: {value:.4g}" for term, value in summary.losses]
-    yield "## Hardening\n\n" + "\n".join(lines)
-
-
-def _findings(findings: tuple[Finding, ...] | None) -> Iterable[str]:
-    if findings:
-        yield from _bullets("Findings, worst first", [_finding(finding) for finding in worst_first(findings)])
+    lines += [f"- {code_span(term)} at the last step: {value:.4g}" for term, value in summary.losses[:_MOST]]
+    return _capped(lines, of=len(lines) + max(len(summary.losses) - _MOST, 0))
 
 
 def _finding(finding: Finding) -> str:
@@ -159,14 +188,17 @@ def _finding(finding: Finding) -> str:
     return f"**{finding.severity.value}** {code_span(finding.rule)} in {code_span(finding.where)}: {message}{tail}"
 
 
-def _bullets(title: str, lines: Sequence[str]) -> Iterable[str]:
-    if lines:
-        yield f"## {title}\n\n" + _capped([f"- {line}" for line in lines])
+def _bullets(entries: Sequence[T], told: Callable[[T], str], most: int = _MOST) -> str:
+    return _capped([f"- {told(entry)}" for entry in entries[:most]], of=len(entries))
 
 
-def _capped(lines: Sequence[str]) -> str:
-    more = len(lines) - _MOST
-    return "\n".join([*lines[:_MOST], *([f"- and {more} more, all in the JSON report"] if more > 0 else [])])
+def _capped(lines: Sequence[str], *, of: int) -> str:
+    """The first `lines` of a list that has `of` of them."""
+    shown = list(lines[:_MOST])
+    while len(shown) > 1 and sum(map(_size, shown)) > _MOST_OF_LIST:
+        shown.pop()
+    more = of - len(shown)
+    return "\n".join([*shown, *([f"- and {more} more, all in the JSON report"] if more > 0 else [])])
 
 
 def _reproduce(facts: ReportFacts) -> str:
@@ -178,11 +210,11 @@ def _reproduce(facts: ReportFacts) -> str:
         env = measured.environment
         versions = ", ".join(f"{name} {version}" for name, version in env.versions)
         conditions.append(f"- seed {env.seed} on {code_span(env.device)}, with {code_span(versions, 1000)}")
+    conditions += [f"- evidence in {code_span(facts.evidence, 1000)}"] if facts.evidence else []
+    if measured is not None:
         probes = dict.fromkeys(f"{attack.scenario.value}: {attack.probe_set}" for attack in measured.attacks)
         conditions += [f"- probes of {code_span(probe)}" for probe in probes]
-    if facts.evidence:
-        conditions.append(f"- evidence in {code_span(facts.evidence, 1000)}")
-    return "\n\n".join([*lines, *(["\n".join(conditions)] if conditions else [])])
+    return "\n\n".join([*lines, *([_capped(conditions, of=len(conditions))] if conditions else [])])
 
 
 def _command(facts: ReportFacts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # Controls (ANSI escapes, newlines), formats (bidirectional overrides), surrogates, private, unassigned, separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -38,3 +39,11 @@ def code_span(text: str, limit: int = 200) -> str:
     # One space beside a backtick keeps it from joining the fence; Markdown takes it away again.
     pad = " " if "`" in (shown[0], shown[-1]) or (shown[0] == shown[-1] == " ") else ""
     return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def fenced(lines: Iterable[str]) -> str:
+    """`lines`, each made visible by the caller, as a Markdown code block that none of them can end."""
+    body = "\n".join(lines)
+    longest = max((len(run) for run in re.findall("`+", body)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{body}\n{fence}"
