@@ -8,10 +8,15 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from quantguard.core.errors import UsageError
+from quantguard.core.model import RegisteredVersion, parse_model_ref
 from quantguard.evidence.records import write_atomically
+from quantguard.report.annotations import render_annotations
 from quantguard.report.facts import ReportFacts
 from quantguard.report.json_report import render_json
+from quantguard.report.junit import render_junit
 from quantguard.report.markdown import render_markdown
+from quantguard.report.remarks import is_promotion, remarks
+from quantguard.report.sarif import render_sarif
 
 
 class Renderer(Protocol):
@@ -19,7 +24,35 @@ class Renderer(Protocol):
         """The whole file. Pure: the same facts give the same text."""
 
 
-FORMATS: Final[Mapping[str, Renderer]] = MappingProxyType({"json": render_json, "md": render_markdown})
+def _sarif(facts: ReportFacts) -> str:
+    """The remarks as SARIF. That a model was promoted is no alert, so a clean one closes those that it had."""
+    alerts = [remark for remark in remarks(facts) if not is_promotion(remark)]
+    return render_sarif(alerts, about=_without_version(facts.model))
+
+
+def _annotations(facts: ReportFacts) -> str:
+    """The remarks as workflow commands."""
+    return render_annotations(remarks(facts))
+
+
+def _without_version(model: str) -> str:
+    """Code scanning is about a model: what one version did wrong is over when the next one passes."""
+    try:
+        ref = parse_model_ref(model)
+    except UsageError:
+        return model
+    return ref.name if isinstance(ref, RegisteredVersion) else model
+
+
+FORMATS: Final[Mapping[str, Renderer]] = MappingProxyType(
+    {
+        "annotations": _annotations,
+        "json": render_json,
+        "junit": render_junit,
+        "md": render_markdown,
+        "sarif": _sarif,
+    }
+)
 
 
 def parse_output(text: str) -> tuple[str, Path]:
@@ -52,5 +85,9 @@ def write_reports(facts: ReportFacts, outputs: Sequence[tuple[str, Path]]) -> No
 
 def _renderer(name: str) -> Renderer:
     if name not in FORMATS:
-        raise UsageError(f"{name!r} is no report format", remedy=f"use FORMAT=FILE with {' or '.join(sorted(FORMATS))}")
+        raise UsageError(f"{name!r} is no report format", remedy=f"use FORMAT=FILE with {_one_of(sorted(FORMATS))}")
     return FORMATS[name]
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + f" or {names[-1]}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from markdown_it import MarkdownIt
 from rich.console import Console
 from rich.table import Table
 
@@ -19,13 +20,13 @@ from quantguard.report.json_report import ReportDocument, render_json, report_sc
 from quantguard.report.markdown import render_markdown
 from quantguard.report.terminal import findings_table, gate_table, measurements_table
 from quantguard.report.write import FORMATS
-from tests.report.made import BOUNDARY, CLEAN, MALICIOUS, NASTY, REPAIRED, hostile
+from tests.report.made import BOUNDARY, CLEAN, HELD, MALICIOUS, NASTY, REPAIRED, hostile
 
 SCHEMA_FILE = Path(__file__).parents[2] / "quantguard" / "report" / "report.schema.json"
 ONLY_SCANNED = ReportFacts("dir", findings=(BOUNDARY,))
 ONLY_VERIFIED = ReportFacts("dir", original=REPAIRED.original)
 ONLY_HARDENED = ReportFacts("dir", hardening=REPAIRED.hardening)
-ALL = (CLEAN, REPAIRED, MALICIOUS, ONLY_SCANNED, ONLY_VERIFIED, ONLY_HARDENED, ReportFacts("dir"), hostile())
+ALL = (CLEAN, REPAIRED, MALICIOUS, HELD, ONLY_SCANNED, ONLY_VERIFIED, ONLY_HARDENED, ReportFacts("dir"), hostile())
 
 
 def drawn(table: Table, width: int = 120) -> str:
@@ -109,16 +110,26 @@ def test_nothing_of_a_hostile_text_is_alive_in_markdown() -> None:
     assert len(text) < 200_000
     assert "\x1b" not in text
     assert "\u202e" not in text
-    prose = re.sub(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", "", text)
+    prose = re.sub(r"^```text\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", "", prose)
     for alive in ("@team", "[link]", "<img", "http:", "*b*", "`"):
         outside = [line for line in prose.splitlines() if alive in line and not line.startswith("    ")]
         assert outside == [], alive
     assert not re.search(r"^# head", text, re.MULTILINE)
 
 
+def test_a_markdown_parser_finds_only_our_own_markup_in_hostile_facts() -> None:
+    tokens = MarkdownIt("commonmark").enable("table").parse(render_markdown(hostile()))
+    inline = [child for token in tokens for child in token.children or ()]
+    assert {child.type for child in inline} <= {"text", "code_inline", "strong_open", "strong_close", "softbreak"}
+    assert "html_block" not in {token.type for token in tokens}
+    assert [token.content for token in tokens if token.type == "fence" and "a|b" in token.content] != []
+    assert not any("@team" in child.content for child in inline if child.type == "text")
+
+
 def test_long_lists_are_cut_and_say_so() -> None:
     text = render_markdown(hostile())
-    assert "and 20 more, all in the JSON report" in text  # of 70 findings
+    assert "and 60 more, all in the JSON report" in text  # of 70 findings
     assert "and 10 more, all in the JSON report" in text  # of 60 reasons
     assert "and 11 more, all in the JSON report" in text  # of 60 events and where the evidence is
     assert "and 50 more" in drawn(findings_table(hostile().findings or ()))

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from quantguard.core.errors import EvidenceError, UsageError
+from quantguard.core.verdict import Verdict
+from quantguard.report.facts import ReportFacts
 from quantguard.report.json_report import render_json
 from quantguard.report.markdown import render_markdown
-from quantguard.report.write import parse_output, write_reports
-from tests.report.made import CLEAN, REPAIRED
+from quantguard.report.write import FORMATS, parse_output, write_reports
+from tests.report.made import CLEAN, HELD, MALICIOUS, REPAIRED, hostile
 
 
 def test_each_output_is_written_in_its_format(tmp_path: Path) -> None:
@@ -25,7 +27,12 @@ def test_each_output_is_written_in_its_format(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("html=x", "'html' is no report format"), ("report.json", "json or md"), ("json=", "names no file"), ("=x", "''")],
+    [
+        ("html=x", "'html' is no report format"),
+        ("report.json", "annotations, json, junit, md or sarif"),
+        ("json=", "names no file"),
+        ("=x", "''"),
+    ],
 )
 def test_an_output_that_cannot_be_is_a_usage_error(text: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
@@ -46,6 +53,20 @@ def test_a_file_that_cannot_be_written_is_an_evidence_error(tmp_path: Path) -> N
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(EvidenceError):
         write_reports(CLEAN, [("md", tmp_path / "file" / "r.md")])
+
+
+@pytest.mark.parametrize("facts", [CLEAN, REPAIRED, MALICIOUS, HELD, hostile()])
+def test_every_format_is_written_and_all_tell_the_same_verdict(tmp_path: Path, facts: ReportFacts) -> None:
+    write_reports(facts, [(name, tmp_path / name) for name in FORMATS])
+    told = {name: (tmp_path / name).read_text(encoding="utf-8") for name in FORMATS}
+    assert told == {name: render(facts) for name, render in FORMATS.items()}
+    assert facts.outcome is not None
+    promoted = facts.outcome.verdict is Verdict.PROMOTE
+    assert json.loads(told["json"])["verdict"] == facts.outcome.verdict.value
+    assert told["md"].startswith(f"# {facts.outcome.verdict.value}: ")
+    assert ("::error " in told["annotations"]) is not promoted
+    assert ('"level":"error"' in told["sarif"]) is not promoted
+    assert promoted or "<failure" in told["junit"] or "<error" in told["junit"]
 
 
 @pytest.mark.parametrize(
