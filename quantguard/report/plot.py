@@ -18,7 +18,7 @@ MOST_LINES: Final = 100  # of one picture
 _NAME = 80  # characters of a benchmark's name
 _INDENT = " " * 15
 _REACHES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the axis of lost accuracy, to both sides
-_LEGEND = "█ to the lower end of the interval, ▓ to the rate, ░ to the upper end: that is held to the limit"
+_LEGEND = "█ to the lower end of the interval, ▓ to the rate, ░ to the upper end, which must meet the limit"
 
 Known = Rate | PairedDrop
 
@@ -42,8 +42,7 @@ def rates_plot(original: Measurements | None, hardened: Measurements | None) -> 
         if measured is not None
         for attack in measured.attacks
     ]
-    axis = " 0 %        25 %        50 %        75 %      100 %"
-    return _picture(lines, lambda value: f"│{bar(value)}│", axis, (_LEGEND, ""))
+    return _picture(lines, lambda value: f"│{bar(value)}│", _quarters(), (_LEGEND, ""))
 
 
 def drops_plot(original: Measurements | None, hardened: Measurements | None) -> str:
@@ -63,6 +62,15 @@ def drops_plot(original: Measurements | None, hardened: Measurements | None) -> 
     left, right = f"{100 * reach:.0f} % gained", f"{100 * reach:.0f} % lost"
     axis = left.ljust(CELLS // 2) + "0" + right.rjust(CELLS // 2)
     return _picture(lines, lambda value: point(value, reach) + " ", axis, ())
+
+
+def _quarters() -> str:
+    """0 % to 100 % below a bar and its frame, each in the middle below its border of cells."""
+    axis = ""
+    for quarter in range(5):
+        label = f"{25 * quarter} %"
+        axis = axis.ljust(1 + quarter * CELLS // 4 - len(label) // 2) + label
+    return axis
 
 
 def bar(value: Known) -> str:

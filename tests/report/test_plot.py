@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantguard.core.measurement import Benchmark, PairedDrop, Rate, Unmeasured
+from quantguard.core.measurement import Benchmark, Measurements, PairedDrop, Rate, Unmeasured
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import Subject
 from quantguard.report.plot import CELLS, MOST_LINES, bar, drops_plot, point, rates_plot
@@ -17,6 +18,7 @@ from tests.report.made import MOST, NASTY, NONE, REPAIRED, hostile, measurements
 
 ORIGINAL = measurements(Subject.ORIGINAL, backdoored=(Scheme.NF4,))
 HARDENED = measurements(Subject.HARDENED)
+QUARTERS = ["0 %", "25 %", "50 %", "75 %", "100 %"]
 SHARES = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
 
 
@@ -57,13 +59,14 @@ def test_points_of_known_drops() -> None:
 
 
 @pytest.mark.parametrize("measured", [ORIGINAL, hostile().original])
-def test_no_line_is_wider_than_a_summary(measured: object) -> None:
-    for picture in (
-        rates_plot(ORIGINAL, HARDENED),
-        drops_plot(ORIGINAL, HARDENED),
-        rates_plot(hostile().original, None),
-    ):
-        assert max(map(len, picture.splitlines())) <= 100
+@pytest.mark.parametrize("plot", [rates_plot, drops_plot])
+def test_no_line_is_wider_than_a_summary(
+    plot: Callable[[Measurements | None, Measurements | None], str], measured: Measurements
+) -> None:
+    widest = PairedDrop(0, 200, 200, -1.0, -0.9999, 0.95)
+    benchmarks = (*measured.benchmarks, replace(ORIGINAL.benchmarks[0], drop=widest, task="w" * 500))
+    lines = plot(replace(measured, benchmarks=benchmarks), HARDENED).splitlines()
+    assert 60 < max(map(len, lines)) <= 100
 
 
 def test_bars_and_figures_stand_below_each_other() -> None:
@@ -72,6 +75,12 @@ def test_bars_and_figures_stand_below_each_other() -> None:
     assert {(row.index("│"), row.rindex("│"), row.index(" %")) for row in rows} == {(15, 64, 71)}
     heads = [line for line in drops_plot(ORIGINAL, HARDENED).splitlines() if "●" in line]
     assert {line.index(" %") for line in heads} == {71}
+
+
+def test_the_axis_names_the_quarters_below_their_cells() -> None:
+    (axis,) = {line for line in rates_plot(ORIGINAL, HARDENED).splitlines() if " 25 %" in line}
+    middles = [16 + CELLS * quarter // 4 for quarter in range(5)]
+    assert [axis[at - len(label) // 2 :][: len(label)] for at, label in zip(middles, QUARTERS, strict=True)] == QUARTERS
 
 
 def test_before_stands_above_after() -> None:
