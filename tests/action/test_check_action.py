@@ -48,7 +48,9 @@ class Job:
         given = {f"QUANTGUARD_{name.replace('-', '_').upper()}": "" for name in MANIFEST["inputs"]}
         given |= {f"QUANTGUARD_{name.upper()}": value for name, value in inputs.items()}
         files = {name: str(self.root / name) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "GITHUB_", "PYTEST_"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "GITHUB_", "PYTEST_"))
+        }
         return subprocess.run(
             ["bash", str(self.root / "action" / "check" / "check.sh")],
             cwd=self.workspace,
