@@ -21,7 +21,7 @@ FROM system AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv /opt/quantguard
 WORKDIR /build
-COPY constraints.txt pyproject.toml docker/requirements.py ./
+COPY constraints.txt pyproject.toml image/requirements.py ./
 RUN python requirements.py > requirements.txt
 
 # torch first: it is most of the image and changes least.
@@ -29,14 +29,14 @@ FROM build AS build-cpu
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN pip install --constraint constraints.txt ${TORCH_INDEX_URL:+--index-url ${TORCH_INDEX_URL}} torch
 RUN pip install --constraint constraints.txt --requirement requirements.txt
-COPY docker/finish.sh docker/sbom.py README.md LICENSE ./
+COPY image/finish.sh image/sbom.py README.md LICENSE ./
 COPY quantguard quantguard
 RUN sh finish.sh
 
 FROM build AS build-gpu
 RUN pip install --constraint constraints.txt torch
 RUN pip install --constraint constraints.txt --requirement requirements.txt
-COPY docker/finish.sh docker/sbom.py README.md LICENSE ./
+COPY image/finish.sh image/sbom.py README.md LICENSE ./
 COPY quantguard quantguard
 RUN sh finish.sh
 

@@ -9,7 +9,7 @@ import traceback
 from types import FrameType
 
 from action import containers, launch, outputs, preflight
-from action.job import Job, make_job
+from action.job import Job, make_job, secrets_in
 from action.log import Log
 from action.options import OPTIONS, table
 from quantguard.core.errors import MachineError, QuantGuardError
@@ -38,11 +38,10 @@ def main(arguments: list[str]) -> int:
 
 def run() -> int:
     """Gate one model, and tell the job what came of it, whatever that is."""
-    job, log = None, Log()
+    job, log = None, Log(secrets_in(os.environ))
+    log.mask()
     try:
         job = make_job(os.environ)
-        log = Log(job.secrets)
-        log.mask()
         _arm(job.timeout)
         result = launch.gate(job, log)
     except QuantGuardError as error:
@@ -58,7 +57,7 @@ def run() -> int:
             launch.tidy(job.work, kept=job.kept)
     if result.problem:
         log.error(f"QuantGuard: {result.verdict.value}: {result.problem}")
-    outputs.publish(result, os.environ)
+    outputs.publish(result, os.environ, log)
     return result.code
 
 

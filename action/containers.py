@@ -31,6 +31,7 @@ def run(client: Any, room: Room, job: Job, machine: Machine, log: Log) -> Ended:
         MachineError: Docker would not make or start it.
     """
     from docker.errors import DockerException
+    from requests.exceptions import RequestException
 
     try:
         options = container_options(room, job, machine, {_LAUNCHER: _this_process()})
@@ -40,7 +41,7 @@ def run(client: Any, room: Room, job: Job, machine: Machine, log: Log) -> Ended:
         code = int(container.wait()["StatusCode"])
         container.reload()
         return Ended(code, bool(container.attrs["State"].get("OOMKilled")) and code == _KILLED)
-    except DockerException as error:
+    except (DockerException, RequestException) as error:
         message = f"Docker would not run the {room.name} container: {_told(error)}"
         raise MachineError(message, remedy=_remedy(error)) from error
     finally:

@@ -37,7 +37,6 @@ class Job:
     seed: int
     read_environment: Mapping[str, str]  # of the fetch container
     write_environment: Mapping[str, str]  # of the publish container
-    secrets: frozenset[str]  # values that no log may hold
 
     @property
     def directory(self) -> Path | None:
@@ -76,7 +75,6 @@ def make_job(environment: Mapping[str, str]) -> Job:
         seed=int(_matching("seed", given["seed"] or "0", r"[0-9]{1,9}", "a whole number")),
         read_environment=shared | credentials["read"],
         write_environment=shared | credentials["write"],
-        secrets=_secrets(given, uri, shared),
     )
 
 
@@ -136,14 +134,16 @@ def _further(names: str, environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in names.split()}
 
 
-def _secrets(given: Mapping[str, str], uri: str, shared: Mapping[str, str]) -> frozenset[str]:
-    """Values to mask, and the parts of them that could be printed alone."""
+def secrets_in(environment: Mapping[str, str]) -> frozenset[str]:
+    """Values that no log may hold, and the parts of them that could be printed alone."""
+    given = read(environment)
+    uri = given["tracking-uri"] or environment.get("MLFLOW_TRACKING_URI", "")
     found = {given[option.name] for option in OPTIONS if option.secret}
     found |= {token.partition(":")[2] for token in found}
-    found |= {value for name, value in shared.items() if name != "MLFLOW_TRACKING_URI"}
+    found |= {environment.get(name, "") for name in given["registry-env"].split()}
     try:
         found.add(urlsplit(uri).password or "")
-    except ValueError:  # no address at all: the fetch container says so
+    except ValueError:  # no address at all
         found.add(uri)
     lines = {line.strip() for value in found for line in value.splitlines()}
     return frozenset(line for line in found | lines if line)

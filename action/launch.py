@@ -79,7 +79,9 @@ def _stages(job: Job, needs: Needs, runner: Runner) -> Result:
         finished = code is ExitCode.PASSED if stage == "fetch" else _decided(code) and outcome.exists()
         if not finished:
             return Result(_never_passed(code), job.model, job.work, _problem(stage, ended, runner))
-    return Result(code, job.model, job.work)
+    result = Result(code, job.model, job.work)
+    runner.log.say(f"{result.verdict.value}: {job.model}, evidence in {job.work / 'evidence'}")
+    return result
 
 
 def _decided(code: ExitCode) -> bool:
@@ -101,6 +103,7 @@ def _problem(stage: str, ended: containers.Ended, runner: Runner) -> str:
 
 def _pull(client: Any, job: Job, log: Log) -> None:
     from docker.errors import DockerException
+    from requests.exceptions import RequestException
 
     if preflight.has_image(client, job.image):
         return
@@ -111,7 +114,7 @@ def _pull(client: Any, job: Job, log: Log) -> None:
                     log.say(f"{step['status']}: {step.get('id', '')}")
                 if "error" in step:
                     raise MachineError(f"the image cannot be pulled: {step['error']}", remedy=_PULL_REMEDY)
-        except DockerException as error:
+        except (DockerException, RequestException) as error:
             raise MachineError(f"the image cannot be pulled: {error}", remedy=_PULL_REMEDY) from error
 
 

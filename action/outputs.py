@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from action.log import Log
 from quantguard.core.verdict import ExitCode, Verdict
 from quantguard.report.text import code_span
 
@@ -36,22 +37,28 @@ class Result:
         return self.work / "report"
 
 
-def publish(result: Result, environment: Mapping[str, str]) -> None:
+def publish(result: Result, environment: Mapping[str, str], log: Log) -> None:
     """Write the step's outputs and summary, and print the annotations."""
     outputs = {
         "verdict": result.verdict.value,
         "exit-code": str(int(result.code)),
-        "evidence": str(result.work / "evidence"),
-        "report": str(result.report),
+        "evidence": _where(result.work / "evidence"),
+        "report": _where(result.report),
         "hardened-version": hardened_version(result),
     }
     if file := environment.get("GITHUB_OUTPUT"):
         _append(Path(file), "".join(f"{name}={value}\n" for name, value in outputs.items()))
     if file := environment.get("GITHUB_STEP_SUMMARY"):
-        _append_summary(Path(file), summary(result))
+        _append_summary(Path(file), log.redacted(summary(result)))
     if not result.problem:
-        sys.stdout.write(_read(result.report / "annotations.txt"))
+        sys.stdout.write(log.redacted(_read(result.report / "annotations.txt")))
         sys.stdout.flush()
+
+
+def _where(directory: Path) -> str:
+    """The directory, or nothing where nothing is in it. A newline would start another output."""
+    there = directory.is_dir() and any(directory.iterdir())
+    return str(directory) if there and str(directory).isprintable() else ""
 
 
 def hardened_version(result: Result) -> str:

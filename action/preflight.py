@@ -12,6 +12,7 @@ from action.job import GIBIBYTE, Job
 from action.rooms import Machine
 from quantguard.core.errors import MachineError, UsageError
 
+_API = "1.41"  # of Docker 20.10
 _LEAST_MEMORY = 2 * GIBIBYTE  # torch, transformers and a model of no size at all
 
 
@@ -21,15 +22,16 @@ def connect() -> Any:
     Raises:
         MachineError: there is no Docker here, or this user may not use it.
     """
-    from docker.errors import DockerException
-
     import docker
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
 
+    client = docker.from_env(timeout=60, version=_API)
     try:
-        client = docker.from_env(timeout=60)
         client.ping()
-    except DockerException as error:
-        if "Permission denied" in str(error) or isinstance(error.__cause__, PermissionError):
+    except (DockerException, RequestException) as error:
+        client.close()
+        if "Permission denied" in str(error):
             remedy = "add the runner's user to the docker group and start the runner again"
             raise MachineError("this runner's user may not use Docker", remedy=remedy) from error
         remedy = "install Docker Engine on the runner, or use the job-container form (docs/job-container.md)"
@@ -84,10 +86,12 @@ def _memory(asked: int | None, root: Path) -> int:
         for line in (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
         if line.startswith("MemAvailable:")
     )
-    limit = available - GIBIBYTE if asked is None else asked
-    needed = max(limit, _LEAST_MEMORY) if asked is None else asked
-    if needed > available or limit < _LEAST_MEMORY:
-        said = f"{available / GIBIBYTE:.1f} GiB of memory are available, and {needed / GIBIBYTE:.1f} are needed"
+    if asked is not None and asked < _LEAST_MEMORY:
+        said = f"the input memory allows {asked / GIBIBYTE:.1f} GiB, and {_LEAST_MEMORY / GIBIBYTE:.1f} are needed"
+        raise UsageError(said, remedy="raise it")
+    limit = max(available - GIBIBYTE, _LEAST_MEMORY) if asked is None else asked
+    if limit > available:
+        said = f"{available / GIBIBYTE:.1f} GiB of memory are available, and {limit / GIBIBYTE:.1f} are needed"
         raise MachineError(said, remedy="free memory, choose a larger runner, or change the input memory")
     return limit
 

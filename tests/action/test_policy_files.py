@@ -1,0 +1,65 @@
+"""What the host reads of a policy is what the gate reads of it: nothing is missing in the container, nothing extra."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from action.policy_files import read_needs
+from quantguard.core.errors import PolicyError, UsageError
+from quantguard.policy.load import load_policy
+from tests.stories import POLICY, write_policy
+from tests.test_house import ROOT
+
+SHIPPED = sorted(path.name for path in (ROOT / "policies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_file_that_a_policy_names_is_mounted_and_no_other(name: str) -> None:
+    loaded = load_policy(ROOT / "policies" / name)
+    needs = read_needs(Path("policies") / name, ROOT)
+    assert set(needs.files) == {loaded.path, *(file.path for file in loaded.inputs)}
+    assert needs.gpu is loaded.policy.requires.gpu
+
+
+@pytest.mark.parametrize(("text", "gpu"), [("true", True), ("false", False), ("yes", True), ('"maybe"', True)])
+def test_a_gpu_is_needed_unless_the_policy_plainly_says_no(text: str, gpu: bool, tmp_path: Path) -> None:
+    write_policy(tmp_path, POLICY + f"requires: {{gpu: {text}}}\n")
+    assert read_needs(Path("policy.yaml"), tmp_path).gpu is gpu
+
+
+def test_what_lies_outside_the_workspace_or_behind_a_link_is_not_mounted(tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    policy = write_policy(workspace / "policies")
+    outside = tmp_path / "secret"
+    outside.write_text('{"prompt": "x"}\n')
+    probes = policy.parent / "probes.jsonl"
+    kept = probes.read_bytes()
+    probes.unlink()
+    probes.symlink_to(outside)
+    with pytest.raises(UsageError, match="behind a symbolic link"):
+        read_needs(Path("policies/policy.yaml"), workspace)
+    probes.unlink()
+    probes.write_bytes(kept)
+    policy.write_text(POLICY.replace("probes: probes.jsonl", "probes: ../../secret"))
+    with pytest.raises(UsageError, match="outside the workspace"):
+        read_needs(Path("policies/policy.yaml"), workspace)
+    shutil.move(workspace / "policies", tmp_path / "elsewhere")
+    (workspace / "policies").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="behind a symbolic link"):
+        read_needs(Path("policies/policy.yaml"), workspace)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "a: &x 1\nb: *x\n", "\x00", "a: [" * 100])
+def test_what_is_no_policy_is_refused_on_the_host_already(text: str, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(PolicyError):
+        read_needs(Path("p.yaml"), tmp_path)
+
+
+def test_a_file_that_is_absent_is_left_to_the_gate_which_names_its_line(tmp_path: Path) -> None:
+    policy = write_policy(tmp_path)
+    (tmp_path / "probes.jsonl").unlink()
+    assert set(read_needs(Path("policy.yaml"), tmp_path).files) == {policy, tmp_path / "calibration.jsonl"}
