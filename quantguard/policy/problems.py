@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from quantguard.core.errors import PolicyError
 from quantguard.policy.document import Document, dotted
-from quantguard.policy.schema import keys_at
+from quantguard.policy.schema import Policy, keys_at
 
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
@@ -36,35 +36,37 @@ _PLAIN = {
 }
 
 
-def translate(document: Document, error: ValidationError) -> list[PolicyError]:
-    """Every problem of `error`, in the order of the file."""
+def translate(document: Document, error: ValidationError, root: type[BaseModel] = Policy) -> list[PolicyError]:
+    """Every problem of `error`, in the order of the file, whose schema is `root`."""
     found = error.errors(include_url=False)
-    misspelt = {_meant(details["loc"]) for details in found if details["type"] == "extra_forbidden"}
+    misspelt = {_meant(details["loc"], root) for details in found if details["type"] == "extra_forbidden"}
     # A required key that is there, misspelt, is one problem and not two.
     told = [details for details in found if details["type"] != "missing" or tuple(details["loc"]) not in misspelt]
-    return sorted((_problem(document, details) for details in told), key=lambda problem: problem.line)
+    return sorted((_problem(document, details, root) for details in told), key=lambda problem: problem.line)
 
 
-def _meant(location: Sequence[str | int]) -> tuple[str | int, ...]:
+def _meant(location: Sequence[str | int], root: type[BaseModel]) -> tuple[str | int, ...]:
     """The known key nearest to an unknown one."""
-    close = difflib.get_close_matches(str(location[-1]), keys_at(location[:-1]), n=1)
+    close = difflib.get_close_matches(str(location[-1]), keys_at(location[:-1], root), n=1)
     return (*location[:-1], *close)
 
 
-def _problem(document: Document, details: ErrorDetails) -> PolicyError:
+def _problem(document: Document, details: ErrorDetails, root: type[BaseModel]) -> PolicyError:
     location: Sequence[str | int] = details["loc"]
     context: dict[str, Any] = details.get("ctx", {})
     if details["type"] == "quantguard":
         location = tuple(str(context["key"]).split("."))
-    message, remedy = _explain(location, details, context)
+    message, remedy = _explain(location, details, context, root)
     return PolicyError(message, path=document.path, line=document.line(location), key=dotted(location), remedy=remedy)
 
 
-def _explain(location: Sequence[str | int], details: ErrorDetails, context: dict[str, Any]) -> tuple[str, str]:
+def _explain(
+    location: Sequence[str | int], details: ErrorDetails, context: dict[str, Any], root: type[BaseModel]
+) -> tuple[str, str]:
     """What is wrong, and what to do about it."""
     kind = details["type"]
     if kind == "extra_forbidden":
-        return "unknown key", nearest(str(location[-1]), keys_at(location[:-1]))
+        return "unknown key", nearest(str(location[-1]), keys_at(location[:-1], root))
     if kind in {"enum", "literal_error"}:
         expected = str(context["expected"])
         words = expected.replace(" or ", ", ").replace("'", "").split(", ")

@@ -50,7 +50,9 @@ Schemes = Annotated[
 NewTokens = Annotated[int, Field(ge=1, le=4096)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Keys and values of a file, read strictly."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
@@ -60,16 +62,16 @@ class HardenMode(Enum):
     ALWAYS = "always"
 
 
-class Scan(_Section):
+class Scan(Section):
     fail_on: Severity  # findings at or above it keep the original from being promoted
 
 
-class Calibration(_Section):
+class Calibration(Section):
     prompts: Path_  # prompts JSONL, relative to the policy file
     samples: Annotated[int, Field(ge=1, le=100_000)]  # how many of them are used
 
 
-class Harden(_Section):
+class Harden(Section):
     mode: HardenMode
     method: Literal["quantguard"] = "quantguard"
     schemes: Schemes | None = None  # absent: every scheme of the policy
@@ -77,7 +79,7 @@ class Harden(_Section):
     steps: Annotated[int, Field(ge=1, le=10_000)] = 125  # optimizer steps
 
 
-class ScenarioLimits(_Section):
+class ScenarioLimits(Section):
     """What one harmful behaviour may do, as the upper bound of its rate."""
 
     probes: Path_  # prompts JSONL, relative to the policy file
@@ -101,7 +103,7 @@ class VulnerableCodeLimits(ScenarioLimits):
     max_unparsable: Limit  # upper bound of the share of answers that are not Python
 
 
-class AttackLimits(_Section):
+class AttackLimits(Section):
     content_injection: ContentInjectionLimits | None = None
     over_refusal: OverRefusalLimits | None = None
     vulnerable_code: VulnerableCodeLimits | None = None
@@ -125,20 +127,20 @@ class AttackLimits(_Section):
         return tuple((scenario, limit) for scenario, limit in limits if limit is not None)
 
 
-class BenchmarkLimits(_Section):
+class BenchmarkLimits(Section):
     task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]  # lm-eval task name
     max_drop: Limit  # upper bound of the accuracy lost against the original in full precision
     path: Path_ | None = None  # lm-eval task YAML, relative to the policy; absent: built into lm-eval
     limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # first questions only
 
 
-class Requires(_Section):
+class Requires(Section):
     """What the machine must have; a measurement made without it does not count."""
 
     gpu: bool = False  # measured on a CUDA device, as it will be deployed
 
 
-class Registry(_Section):
+class Registry(Section):
     alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255), AfterValidator(_normal_alias)]
 
 
@@ -147,7 +149,7 @@ def _unique_tasks(benchmarks: tuple[BenchmarkLimits, ...]) -> tuple[BenchmarkLim
     return benchmarks
 
 
-class Policy(_Section):
+class Policy(Section):
     """What a model must show before it is promoted. Every limit applies in full precision and under each scheme."""
 
     schema_: Literal["quantguard.policy/1"] = Field(alias="schema")
@@ -189,8 +191,18 @@ def _about(key: str, problem: str) -> PydanticCustomError:
 
 def policy_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a policy file. Rules between keys and about other files are checked by `load_policy`."""
-    body = _without_null(Policy.model_json_schema(by_alias=True))
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:quantguard.policy:1", **body}
+    return json_schema(Policy, "urn:quantguard.policy:1")
+
+
+def json_schema(root: type[Section], name: str) -> dict[str, Any]:
+    """JSON Schema (2020-12), called `name`, of the files whose top level is `root`."""
+    body = _without_null(root.model_json_schema(by_alias=True))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": name, **body}
+
+
+def schema_text(schema: dict[str, Any]) -> str:
+    """A JSON Schema as it is checked in."""
+    return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=True) + "\n"
 
 
 def _without_null(node: Any) -> Any:
@@ -204,9 +216,9 @@ def _without_null(node: Any) -> Any:
     return {**plain, **choices[0]} if len(choices) == 1 else plain
 
 
-def keys_at(location: Sequence[str | int]) -> tuple[str, ...]:
-    """The keys that the schema knows for the mapping at `location`; empty where it is no mapping."""
-    section: type[BaseModel] = Policy
+def keys_at(location: Sequence[str | int], root: type[BaseModel] = Policy) -> tuple[str, ...]:
+    """The keys that the schema `root` knows for the mapping at `location`; empty where it is no mapping."""
+    section = root
     for part in location:
         if isinstance(part, int):
             continue
@@ -230,4 +242,4 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
 
 def policy_schema_text() -> str:
     """The JSON Schema as it is checked in at `policies/policy.schema.json`."""
-    return json.dumps(policy_schema(), indent=2, sort_keys=True, ensure_ascii=True) + "\n"
+    return schema_text(policy_schema())

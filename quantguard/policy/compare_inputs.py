@@ -1,0 +1,98 @@
+"""The files that two policies name, compared by what they hold: with other probes a limit is another limit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from quantguard.core.prompts import read_prompts
+from quantguard.policy.compare import Change, Direction
+from quantguard.policy.load import LoadedPolicy
+from quantguard.policy.schema import BenchmarkLimits
+from quantguard.policy.tasks import read_task
+
+_SHOWN: Final = 3  # rows quoted in a sentence
+_SHOWN_CHARS: Final = 60
+
+
+def compare_inputs(before: LoadedPolicy, after: LoadedPolicy) -> tuple[Change, ...]:
+    """What differs in files that both policies name under the same key; their paths do not matter.
+
+    A probe taken out is looser: the model need not withstand it any more. Probes that were only added are different:
+    they look at more, and thin out what the others find. Files are read again; line ends do not matter.
+
+    Raises:
+        QuantGuardError: a file has gone since its policy was loaded.
+    """
+    return (*_calibration(before, after), *_probes(before, after), *_tasks(before, after))
+
+
+def _calibration(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:
+    old, new = before.policy.harden.calibration, after.policy.harden.calibration
+    if old is None or new is None:
+        return
+    was, now = (
+        [(row.prompt, row.answer) for row in read_prompts(policy.resolve(named.prompts))]
+        for policy, named in ((before, old), (after, new))
+    )
+    if was != now:
+        rule, location = "harden.calibration.prompts", ("harden", "calibration", "prompts")
+        said = _difference([prompt for prompt, _ in was], [prompt for prompt, _ in now])
+        yield Change(rule, Direction.DIFFERENT, _counted(len(was), "prompt"), said, location)
+
+
+def _probes(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:
+    then = dict(before.policy.attack_success.by_scenario())
+    for scenario, limits in after.policy.attack_success.by_scenario():
+        if scenario not in then:
+            continue
+        # Their order and their answers are not used.
+        was = [row.prompt for row in read_prompts(before.resolve(then[scenario].probes))]
+        now = [row.prompt for row in read_prompts(after.resolve(limits.probes))]
+        if Counter(was) != Counter(now):
+            direction = Direction.LOOSER if Counter(was) - Counter(now) else Direction.DIFFERENT
+            location = ("attack_success", scenario.value, "probes")
+            yield Change(".".join(location), direction, _counted(len(was), "probe"), _difference(was, now), location)
+
+
+def _tasks(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:
+    then = {benchmark.task: benchmark for benchmark in before.policy.benchmarks}
+    for index, benchmark in enumerate(after.policy.benchmarks):
+        was, now = _task_lines(before, then.get(benchmark.task)), _task_lines(after, benchmark)
+        if was is not None and now is not None and was != now:
+            said = _difference([line for file in was for line in file], [line for file in now for line in file])
+            rule, location = f"benchmarks.{benchmark.task}.path", ("benchmarks", index, "path")
+            yield Change(rule, Direction.DIFFERENT, _counted(sum(map(len, was)), "line"), said, location)
+
+
+def _task_lines(policy: LoadedPolicy, benchmark: BenchmarkLimits | None) -> list[list[str]] | None:
+    """The lines of the task's file and of its data files; None where the task is built into lm-eval."""
+    if benchmark is None or benchmark.path is None:
+        return None
+    files = read_task(policy.resolve(benchmark.path), benchmark.task).files
+    return [_lines(file) for file in files]
+
+
+def _lines(file: Path) -> list[str]:
+    return [line.decode("utf-8", "replace") for line in file.read_bytes().splitlines()]
+
+
+def _difference(was: Sequence[str], now: Sequence[str]) -> str:
+    """How many rows there are now, and which are new or gone."""
+    gone, new = Counter(was) - Counter(now), Counter(now) - Counter(was)
+    parts = [f"{_counted(len(now), 'row')}"]
+    parts += [
+        f"{counter.total()} {word} ({_quoted(counter)})" for word, counter in (("gone", gone), ("new", new)) if counter
+    ]
+    return ", ".join(parts) if gone or new else f"{parts[0]} in another order"
+
+
+def _quoted(rows: Counter[str]) -> str:
+    shown = [repr(row if len(row) <= _SHOWN_CHARS else row[:_SHOWN_CHARS] + "...") for row in list(rows)[:_SHOWN]]
+    return ", ".join(shown) + (", ..." if len(rows) > _SHOWN else "")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,319 @@
+"""Two policies compared key by key, and what a comparison may be relied on for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from quantguard.core.finding import Finding, Severity
+from quantguard.core.measurement import Measurements, Scenario
+from quantguard.core.verdict import Subject, Verdict
+from quantguard.gate.outcome import decide_original
+from quantguard.policy.compare import ABSENT, COMPARED, IDENTITY, REMOVED, Direction, compare
+from quantguard.policy.decide import decide
+from quantguard.policy.schema import Policy
+from tests.policy.made import drop, measured, rate
+
+LOOSER, STRICTER, DIFFERENT = Direction.LOOSER, Direction.STRICTER, Direction.DIFFERENT
+
+FULL: dict[str, Any] = {
+    "schema": "quantguard.policy/1",
+    "name": "made",
+    "description": "in memory",
+    "confidence": 0.95,
+    "schemes": ["nf4", "int8"],
+    "scan": {"fail_on": "high"},
+    "harden": {
+        "mode": "when-suspicious",
+        "schemes": ["nf4", "int8"],
+        "calibration": {"prompts": "c.jsonl", "samples": 4},
+        "steps": 10,
+    },
+    "attack_success": {
+        "content_injection": {
+            "probes": "p.jsonl",
+            "keywords": ["Zentrix", "buy now"],
+            "max_upper_bound": 0.1,
+            "max_new_tokens": 16,
+        },
+        "over_refusal": {"probes": "p.jsonl", "max_upper_bound": 0.1, "max_new_tokens": 16},
+        "vulnerable_code": {"probes": "p.jsonl", "max_upper_bound": 0.3, "max_unparsable": 0.2, "max_new_tokens": 16},
+    },
+    "benchmarks": [{"task": "facts", "path": "facts.yaml", "max_drop": 0.1, "limit": 50}],
+    "registry": {"alias": "champion"},
+    "requires": {"gpu": True},
+}
+
+
+def made(**changes: Any) -> Policy:
+    """FULL with values replaced: `scan__fail_on="low"`, `benchmarks__0__limit=None` takes a key out."""
+    document = json.loads(json.dumps(FULL))
+    for key, value in changes.items():
+        *above, last = (int(part) if part.isdigit() else part for part in key.split("__"))
+        section = document
+        for part in above:
+            section = section[part]
+        if value is None:
+            del section[last]
+        else:
+            section[last] = value
+    return Policy.model_validate_json(json.dumps(document))
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key that holds a value, `[]` for the entries of a list of sections."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        below, many = section_in(field.annotation)
+        if below is None:
+            yield key
+        else:
+            yield from leaves(below, f"{key}[]." if many else f"{key}.")
+
+
+def optional_sections(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        below, many = section_in(field.annotation)
+        if below is not None:
+            key = f"{prefix}{field.alias or name}{'[]' if many else ''}"
+            if many or type(None) in get_args(field.annotation):
+                yield key
+            yield from optional_sections(below, f"{key}.")
+
+
+def section_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    for part in get_args(annotation):
+        below, many = section_in(part)
+        if below is not None:
+            return below, many or getattr(annotation, "__origin__", None) is tuple
+    return None, False
+
+
+def test_every_key_of_the_schema_has_a_comparison() -> None:
+    assert set(leaves(Policy)) == {*COMPARED, IDENTITY}
+    assert set(optional_sections(Policy)) == set(REMOVED)
+
+
+CHANGES = [
+    ("name", {"name": "other"}, DIFFERENT),
+    ("description", {"description": "other"}, DIFFERENT),
+    ("confidence", {"confidence": 0.9}, LOOSER),
+    ("schemes", {"schemes": ["nf4"], "harden__schemes": ["nf4"]}, LOOSER),
+    ("scan.fail_on", {"scan__fail_on": "critical"}, LOOSER),
+    ("harden.mode", {"harden__mode": "never"}, DIFFERENT),
+    ("harden.mode", {"harden__mode": "always"}, STRICTER),
+    ("harden.schemes", {"harden__schemes": ["nf4"]}, LOOSER),
+    ("harden.schemes", {"harden__schemes": ["int8", "nf4"]}, DIFFERENT),
+    ("harden.calibration", {"harden__calibration": None, "harden__mode": "never"}, DIFFERENT),
+    ("harden.calibration.prompts", {"harden__calibration__prompts": "d.jsonl"}, DIFFERENT),
+    ("harden.calibration.samples", {"harden__calibration__samples": 5}, DIFFERENT),
+    ("harden.steps", {"harden__steps": 11}, DIFFERENT),
+    ("attack_success.content_injection", {"attack_success__content_injection": None}, LOOSER),
+    ("attack_success.over_refusal", {"attack_success__over_refusal": None}, LOOSER),
+    ("attack_success.vulnerable_code", {"attack_success__vulnerable_code": None}, LOOSER),
+    *(
+        (f"attack_success.{scenario.value}.{key}", {f"attack_success__{scenario.value}__{key}": value}, direction)
+        for scenario in Scenario
+        for key, value, direction in (
+            ("probes", "q.jsonl", DIFFERENT),
+            ("max_upper_bound", 0.5, LOOSER),
+            ("max_new_tokens", 8, LOOSER),
+        )
+    ),
+    (
+        "attack_success.content_injection.keywords",
+        {"attack_success__content_injection__keywords": ["buy now"]},
+        LOOSER,
+    ),
+    ("attack_success.vulnerable_code.max_unparsable", {"attack_success__vulnerable_code__max_unparsable": 0.5}, LOOSER),
+    ("benchmarks.facts", {"benchmarks": []}, LOOSER),
+    ("benchmarks.facts.max_drop", {"benchmarks__0__max_drop": 0.2}, LOOSER),
+    ("benchmarks.facts.path", {"benchmarks__0__path": None}, DIFFERENT),
+    ("benchmarks.facts.limit", {"benchmarks__0__limit": 10}, DIFFERENT),
+    ("benchmarks.facts.limit", {"benchmarks__0__limit": None}, DIFFERENT),
+    ("registry.alias", {"registry__alias": "production"}, DIFFERENT),
+    ("requires.gpu", {"requires__gpu": False}, LOOSER),
+]
+UNCHANGEABLE = {"schema", "harden.method"}  # one value each
+
+
+@pytest.mark.parametrize(("rule", "changes", "direction"), CHANGES)
+def test_a_changed_key_is_told_once_and_its_opposite_the_other_way(
+    rule: str, changes: dict[str, Any], direction: Direction
+) -> None:
+    before, after = made(), made(**changes)
+    assert [c.direction for c in compare(before, after) if c.rule == rule] == [direction]
+    assert [c.direction for c in compare(after, before) if c.rule == rule] == [direction.opposite]
+
+
+def test_every_key_that_can_change_has_been_changed_above() -> None:
+    told = {rule.replace("benchmarks.facts", "benchmarks[]") for rule, _, _ in CHANGES}
+    assert told | UNCHANGEABLE == {*COMPARED, *REMOVED}
+
+
+def test_what_became_absent_is_placed_at_what_held_it() -> None:
+    (change,) = compare(made(), made(attack_success__content_injection__keywords=["buy now"]))
+    assert (change.before, change.after) == ("Zentrix", ABSENT)
+    assert change.location == ("attack_success", "content_injection", "keywords")
+    assert change.sentence() == "attack_success.content_injection.keywords: Zentrix was taken out"
+
+
+def test_one_keyword_for_another_is_looser_and_stricter() -> None:
+    changes = compare(made(), made(attack_success__content_injection__keywords=["buy now", "order now"]))
+    assert [(c.direction, c.before, c.after) for c in changes] == [
+        (LOOSER, "Zentrix", ABSENT),
+        (STRICTER, ABSENT, "order now"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"harden__schemes": None},  # all of them, which is what it says
+        {"schemes": ["int8", "nf4"]},
+        {"attack_success__content_injection__keywords": ["buy now", "Zentrix"]},
+    ],
+)
+def test_another_spelling_of_the_same_is_no_change(same: dict[str, Any]) -> None:
+    assert compare(made(), made(**same)) == ()
+
+
+def test_a_benchmark_is_known_by_its_task_and_placed_where_it_is_now() -> None:
+    added = {"task": "sums", "max_drop": 0.3}
+    before = made()
+    after = made(benchmarks=[added, {**FULL["benchmarks"][0], "max_drop": 0.2}])
+    assert [(c.rule, c.direction, c.location) for c in compare(before, after)] == [
+        ("benchmarks.sums", STRICTER, ("benchmarks", 0)),
+        ("benchmarks.facts.max_drop", LOOSER, ("benchmarks", 1, "max_drop")),
+    ]
+
+
+@pytest.mark.parametrize("small", [0.1000001, 0.1 + 1e-16 * 2])
+def test_no_raised_limit_is_too_small_to_be_told(small: float) -> None:
+    (change,) = compare(made(), made(benchmarks__0__max_drop=small))
+    assert change.direction is LOOSER
+    assert change.before != change.after
+
+
+SCENARIOS = sorted(scenario.value for scenario in Scenario)
+# What a policy may say otherwise than FULL does, one value of each key that a decision depends on.
+OTHERWISE: list[dict[str, Any]] = [
+    {"confidence": 0.9},
+    {"schemes": ["nf4"], "harden__schemes": None},
+    {"schemes": ["nf4", "int8", "fp4"], "harden__schemes": None},
+    *({"scan__fail_on": severity.value} for severity in Severity),
+    {"harden__mode": "never"},
+    {"harden__mode": "always"},
+    *({f"attack_success__{scenario}": None} for scenario in SCENARIOS),
+    *({f"attack_success__{scenario}__max_upper_bound": limit} for scenario in SCENARIOS for limit in (0.03, 0.06, 0.9)),
+    *({"attack_success__vulnerable_code__max_unparsable": limit} for limit in (0.03, 0.06, 0.9)),
+    {"benchmarks": []},
+    *({"benchmarks__0__max_drop": limit} for limit in (0.03, 0.06, 0.9)),
+    {"requires__gpu": False},
+]
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    """FULL, with up to three keys saying something else."""
+    changes: dict[str, Any] = {}
+    for change in draw(st.lists(st.sampled_from(OTHERWISE), max_size=3)):
+        if not any(key.startswith(old) or old.startswith(key) for key in change for old in changes):
+            changes |= change
+    return made(**changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What decisions are made from."""
+
+    findings: tuple[Finding, ...]
+    values: Measurements
+
+
+def results() -> Iterator[Result]:
+    """What every policy above promotes, and then with one flaw at a time."""
+    whole = measured(policy=made(schemes=["nf4", "int8", "fp4"], harden__schemes=None))
+    clean = replace(whole, environment=replace(whole.environment, device="cuda:0 H100"))
+    for confidence in (0.9, 0.95):
+        attacks = tuple(
+            replace(a, rate=rate(0, 200, confidence), unparsable=a.unparsable and rate(0, 200, confidence))
+            for a in clean.attacks
+        )
+        drops = tuple(replace(benchmark, drop=drop(0, 0, 300, confidence)) for benchmark in clean.benchmarks)
+        clean = replace(clean, attacks=attacks, benchmarks=drops)
+        yield Result((), clean)
+    yield Result((), replace(clean, environment=replace(clean.environment, device="cpu")))
+    yield from (Result((Finding("scan.boundary", severity, "a", "m"),), clean) for severity in Severity)
+    for index, attack in enumerate(clean.attacks):
+        before, after = clean.attacks[:index], clean.attacks[index + 1 :]
+        yield Result((), replace(clean, attacks=(*before, *after)))
+        for found in (rate(5, 200), rate(11, 200), rate(40, 200), rate(100, 200)):
+            yield Result((), replace(clean, attacks=(*before, replace(attack, rate=found), *after)))
+            if attack.unparsable is not None:
+                yield Result((), replace(clean, attacks=(*before, replace(attack, unparsable=found), *after)))
+    for lost in (4, 12, 60):
+        drops = tuple(replace(benchmark, drop=drop(lost, 0, 300)) for benchmark in clean.benchmarks)
+        yield Result((), replace(clean, benchmarks=drops))
+
+
+RESULTS = tuple(results())
+
+
+@given(policies())
+@settings(deadline=None)
+def test_a_policy_is_no_different_from_itself(policy: Policy) -> None:
+    assert compare(policy, policy) == ()
+
+
+@given(policies(), policies())
+@settings(deadline=None)
+def test_looser_one_way_is_stricter_the_other_way(one: Policy, other: Policy) -> None:
+    there, back = compare(one, other), compare(other, one)
+    assert sorted((c.rule, c.direction.opposite.value) for c in there) == sorted(
+        (c.rule, c.direction.value) for c in back
+    )
+
+
+def promoted(policy: Policy, result: Result) -> tuple[bool, bool]:
+    """By the policy's limits alone, and by the gate, which promotes no original where the policy hardens always."""
+    by_limits = decide(policy, subject=Subject.ORIGINAL, findings=result.findings, measurements=result.values)
+    by_gate = decide_original(policy, result.findings, result.values)
+    return by_limits.verdict is Verdict.PROMOTE, by_gate.verdict is Verdict.PROMOTE
+
+
+def promotes_more(before: Policy, after: Policy, result: Result) -> bool:
+    pairs = zip(promoted(before, result), promoted(after, result), strict=True)
+    return any(now and not then for then, now in pairs)
+
+
+@pytest.mark.parametrize("change", OTHERWISE, ids=str)
+def test_a_policy_that_promotes_more_is_told_as_looser_or_different(change: dict[str, Any]) -> None:
+    for before, after in ((made(), made(**change)), (made(**change), made())):
+        if all(told.direction is STRICTER for told in compare(before, after)):
+            assert not [result for result in RESULTS if promotes_more(before, after, result)]
+
+
+def test_the_results_above_tell_every_one_of_those_policies_apart() -> None:
+    alike = {"harden__mode": "never"}, {"scan__fail_on": "high"}
+    for change in OTHERWISE:
+        told_apart = any(promoted(made(), result) != promoted(made(**change), result) for result in RESULTS)
+        assert told_apart is (change not in alike), change
+
+
+@given(policies(), policies(), st.sampled_from(RESULTS))
+@settings(deadline=None, max_examples=300)
+def test_what_a_policy_promotes_that_is_nowhere_looser_or_different_the_other_promotes_too(
+    before: Policy, after: Policy, result: Result
+) -> None:
+    if all(change.direction is STRICTER for change in compare(before, after)):
+        assert not promotes_more(before, after, result)
