@@ -111,6 +111,16 @@ def tracking_uri(given: str | None) -> str | None:
     return given or os.environ.get("MLFLOW_TRACKING_URI")
 
 
+def pull_request_base() -> str | None:
+    """The branch that a pull request asks to be merged into, as GitHub tells a workflow; None elsewhere."""
+    return os.environ.get("GITHUB_BASE_REF") or None
+
+
+def git_environment() -> dict[str, str]:
+    """This process's environment, of which the check passes to git what git needs."""
+    return dict(os.environ)
+
+
 def registry_environment(uri: str | None) -> dict[str, str]:
     """The environment of a process that talks to the registry, whose address may hold a password: no argument."""
     return {**os.environ, **({"MLFLOW_TRACKING_URI": uri} if uri else {})}

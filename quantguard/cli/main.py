@@ -11,6 +11,7 @@ import click
 
 from quantguard import __version__
 from quantguard.cli.canary import canary
+from quantguard.cli.check import check
 from quantguard.cli.demo import demo
 from quantguard.cli.gate import gate
 from quantguard.cli.harden import harden
@@ -47,7 +48,7 @@ def cli() -> None:
     """
 
 
-for command in (gate, scan, harden, verify, policy, canary, demo):
+for command in (gate, scan, harden, verify, check, policy, canary, demo):
     cli.add_command(command)
 
 

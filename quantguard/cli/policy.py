@@ -47,3 +47,12 @@ def schema() -> int:
 
     click.echo(policy_schema_text(), nl=False)
     return ExitCode.PASSED
+
+
+@policy.command(epilog=examples("quantguard policy manifest-schema > policies/manifest.schema.json"))
+def manifest_schema() -> int:
+    """Print the JSON Schema of a manifest, quantguard.yaml, for editors."""
+    from quantguard.policy.manifest import manifest_schema_text
+
+    click.echo(manifest_schema_text(), nl=False)
+    return ExitCode.PASSED

@@ -1,0 +1,1 @@
+"""The pull-request check: what a change of policies and of pinned models means, before anything is run."""

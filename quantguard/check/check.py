@@ -1,0 +1,133 @@
+"""The check of a change, from its trees to its remarks."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quantguard.check.facts import CheckResult
+from quantguard.check.git import Git, Objects, require_commit
+from quantguard.check.manifests import Sides, manifest_changes, read_manifest
+from quantguard.check.pins import Shelf, pin_remarks
+from quantguard.check.places import file_place
+from quantguard.check.policies import changed_policies, policy_remarks
+from quantguard.check.remarks import NEW
+from quantguard.check.snapshot import Snapshot, is_yaml
+from quantguard.check.trees import CheckedOut, CommitTree
+from quantguard.core.errors import CheckoutError, UsageError
+from quantguard.core.remark import Level, Remark
+from quantguard.policy.manifest import NAME, LoadedManifest, LooserLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    directory: Path  # in a checkout
+    bases: tuple[str, ...]  # refs, of which the first that is there is compared with
+    manifest: Path | None  # relative to `directory`; None: quantguard.yaml at the top of the checkout
+    tracking_uri: str | None
+    allow_looser: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Trees:
+    began: Snapshot  # the merge base
+    base: Snapshot  # the tip of the base branch
+    head: Snapshot  # what is checked out
+
+
+def check(request: Request, environment: Mapping[str, str]) -> CheckResult:
+    """Compare what is checked out with the commit that it began from, as the base branch's tip says it must be judged.
+
+    `environment` is that of the process, for git; nothing in the checkout is run and no link in it is followed.
+
+    Raises:
+        CheckoutError: no checkout, or the base is not in it.
+        GitError: git does not answer, or there is too much to read.
+        UsageError: the tracking URI is not the address of a server.
+    """
+    top = Git(request.directory, environment).top()
+    git = Git(top, environment)
+    base, tip = require_commit(git, request.bases)
+    _, head = require_commit(git, ("HEAD",))
+    began = git.merge_base(tip, head)
+    with tempfile.TemporaryDirectory(prefix="quantguard-check-") as scratch, git.objects() as objects:
+        trees = _Trees(
+            _committed(git, began, objects, Path(scratch, "began")),
+            _committed(git, tip, objects, Path(scratch, "base")),
+            Snapshot(_checked_out(git, top), Path(scratch, "head")),
+        )
+        found = _checked(request, top, _manifest_path(request, top), trees)
+        return replace(found, base=base, base_commit=tip, began_at=began)
+
+
+def _manifest_path(request: Request, top: Path) -> str:
+    """The manifest's path from the top of the checkout, with slashes."""
+    if request.manifest is None:
+        return NAME
+    path = Path(os.path.normpath(request.directory.resolve() / request.manifest))
+    if not path.is_relative_to(top) or path == top:
+        raise UsageError("is not in the checkout", path=request.manifest, remedy="name a manifest of this repository")
+    return path.relative_to(top).as_posix()
+
+
+def _committed(git: Git, commit: str, objects: Objects, root: Path) -> Snapshot:
+    return Snapshot(CommitTree(git.tree(commit), objects), root)
+
+
+def _checked_out(git: Git, top: Path) -> CheckedOut:
+    there, left_out = git.checked_out()
+    if any(is_yaml(path) for path in left_out):
+        raise CheckoutError("is sparse and leaves out YAML files", path=top, remedy="run git sparse-checkout disable")
+    return CheckedOut(top, there)
+
+
+def _checked(request: Request, top: Path, path: str, trees: _Trees) -> CheckResult:
+    before, governing, after = (read_manifest(tree, path) for tree in (trees.began, trees.base, trees.head))
+    allowed = request.allow_looser or (
+        isinstance(governing, LoadedManifest) and governing.manifest.looser is LooserLimits.WARN
+    )
+    looser = Level.WARNING if allowed else Level.ERROR
+    remarks = list(policy_remarks(trees.began, trees.head, looser))
+    pins = 0
+    if isinstance(after, tuple):
+        remarks += after
+    else:
+        remarks += _manifest(path, trees, before, after, looser)
+        if after is not None:
+            pins = len(after.manifest.models)
+            remarks += pin_remarks(path, after, Shelf(top, request.tracking_uri, trees.base))
+    policies = {*trees.began.policies(), *trees.head.policies()}
+    return CheckResult(
+        base="",
+        base_commit="",
+        began_at="",
+        policies=len(policies),
+        changed=changed_policies(trees.began, trees.head),
+        manifest=before is not None or after is not None,
+        pins=pins,
+        remarks=tuple(sorted(remarks, key=_order)),
+    )
+
+
+def _manifest(
+    path: str,
+    trees: _Trees,
+    before: LoadedManifest | tuple[Remark, ...] | None,
+    after: LoadedManifest | None,
+    looser: Level,
+) -> list[Remark]:
+    if isinstance(before, tuple):
+        message = "this manifest was not valid before: it is compared with nothing"
+        return [Remark(NEW, Level.WARNING, message, file_place(path), "manifest")]
+    sides = Sides(trees.began, trees.base)
+    return list(manifest_changes(path, before, after, sides, looser))
+
+
+def _order(remark: Remark) -> tuple[int, str, int, int, str, str]:
+    file, line, column = (
+        ("", 0, 0) if remark.place is None else (remark.place.file, remark.place.line, remark.place.column)
+    )
+    return list(Level).index(remark.level), file, line, column, remark.rule, remark.subject
