@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -82,3 +84,26 @@ def test_a_lock_needs_nothing_that_it_does_not_hold(folder: str, python: str, ma
             if need.marker is None or any(need.marker.evaluate({**environment, "extra": extra}) for extra in extras):
                 todo.append(need)
     assert {name for name, _ in seen} == held, "the lock holds what nothing needs"
+
+
+@pytest.mark.parametrize(
+    ("folder", "code"),
+    [
+        (
+            "action",
+            "import pkgutil, action; [__import__(m.name) for m in pkgutil.iter_modules(action.__path__, 'action.')]",
+        ),
+        ("action/check", "import quantguard.cli.main, quantguard.check.check, quantguard.check.render"),
+    ],
+)
+def test_what_starts_on_the_host_imports_only_what_is_locked(folder: str, code: str) -> None:
+    """Here everything is installed, on the runner's host only the lock."""
+    before = "import sys; before = set(sys.modules); "  # what site itself loads
+    show = "; print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    done = subprocess.run(
+        [sys.executable, "-c", before + code + show], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    packages = metadata.packages_distributions()
+    loaded = {canonicalize_name(name) for module in done.stdout.split() for name in packages.get(module, [])}
+    assert loaded
+    assert loaded - names(folder) - {"quantguard"} == set()
