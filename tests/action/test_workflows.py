@@ -19,6 +19,7 @@ OURS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 HANDED_OUT = sorted((ROOT / "docs" / "workflows").glob("*.yml"))
 WORKFLOWS = [*OURS, *HANDED_OUT]
 ACTIONS = [ROOT / "action.yml", ROOT / "action" / "check" / "action.yml"]
+SCRIPTS = [ROOT / "action" / "bootstrap.sh", ROOT / "action" / "check" / "check.sh"]
 PLACEHOLDER = "0" * 40
 
 
@@ -63,9 +64,9 @@ def strings(node: object, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         yield at, node
 
 
-def tool(*command: str) -> subprocess.CompletedProcess[str]:
+def tool(*command: str, given: str = "") -> subprocess.CompletedProcess[str]:
     program = str(Path(sys.executable).with_name(command[0]))
-    return subprocess.run([program, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run([program, *command[1:]], cwd=ROOT, input=given, capture_output=True, text=True, check=False)
 
 
 def test_zizmor_finds_nothing() -> None:
@@ -79,6 +80,21 @@ def test_zizmor_finds_nothing() -> None:
 def test_the_schema_of_github_holds(schema: str, paths: list[Path]) -> None:
     found = tool("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, paths))
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name_of)
+def test_shellcheck_finds_nothing_in_a_script(path: Path) -> None:
+    found = tool("shellcheck", str(path))
+    assert found.returncode == 0, found.stdout
+
+
+@each_file
+def test_shellcheck_finds_nothing_in_a_step(path: Path) -> None:
+    for step in steps(path):
+        if step.get("shell") == "bash":
+            found = tool("shellcheck", "--shell=bash", "-", given=step["run"])
+            assert found.returncode == 0, found.stdout
+        assert "run" not in step or step.get("shell") in ("bash", "python"), "the shell that a step gets is told"
 
 
 @each_workflow
