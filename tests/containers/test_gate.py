@@ -1,0 +1,112 @@
+"""The whole action on a runner of its own user: three containers against a real registry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import jsonschema
+import pytest
+from mlflow import MlflowClient
+
+from quantguard.report.json_report import report_schema
+from tests.containers.conftest import NewRunner
+from tests.containers.engine import Engine
+from tests.containers.runner import USER, Runner
+from tests.stories import Kind, write_policy, write_story
+
+
+def test_the_canary_goes_through_three_containers_and_its_repaired_derivative_is_promoted(
+    canary: Runner, client: MlflowClient, engine: Engine
+) -> None:
+    ran = canary.run()
+    assert ran.code == 0, ran.log
+    name = canary.inputs["model"].split("/")[1]
+    assert client.get_model_version_by_alias(name, "champion").version == "2"
+    assert client.get_model_version(name, "1").tags["quantguard.verdict"] == "BLOCK"
+    assert ran.outputs == {
+        "verdict": "PROMOTE",
+        "exit-code": "0",
+        "evidence": str(canary.work / "evidence"),
+        "report": str(canary.work / "report"),
+        "hardened-version": "2",
+    }
+    assert ran.summary.startswith("# PROMOTE: hardened derivative of ")
+    assert [line for line in ran.log.splitlines() if line.startswith("::group::")] == [
+        "::group::fetch: network, a credential that reads, no GPU",
+        "::group::assess: no network, no credential, weights read-only",
+        "::group::publish: network, the gate's own credential, no model code",
+    ]
+    assert json.loads((canary.work / "evidence" / "outcome.json").read_text())["body"]["network"] == "none"
+    require_tidy(canary, engine)
+
+
+def require_tidy(runner: Runner, engine: Engine) -> None:
+    """No container is left, every file is the runner's, and the copies of the model are gone."""
+    assert engine.containers() == []
+    owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in runner.home.rglob("*")}
+    assert owners == {(USER, USER)}
+    kept = {path.relative_to(runner.work).parts[0] for path in runner.files()}
+    assert kept <= {"evidence", "report", "job.json", "fetched.json", "published.json"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(Kind.CLEAN, (0, "PROMOTE", ["champion"])), (Kind.MALICIOUS, (1, "BLOCK", []))],
+)
+def test_the_verdict_reaches_job_and_registry(
+    kind: Kind, expected: tuple[int, str, list[str]], new_runner: NewRunner, client: MlflowClient, engine: Engine
+) -> None:
+    code, verdict, aliases = expected
+    runner = new_runner(kind)
+    ran = runner.run()
+    assert (ran.code, ran.outputs["verdict"], ran.outputs["exit-code"]) == (code, verdict, str(code)), ran.log
+    assert ran.outputs["hardened-version"] == ""
+    version = client.get_model_version(runner.inputs["model"].split("/")[1], "1")
+    assert (version.aliases, version.tags["quantguard.verdict"]) == (aliases, verdict)
+    report = json.loads((Path(ran.outputs["report"]) / "report.json").read_text())
+    jsonschema.validate(report, report_schema())
+    assert report["verdict"] == verdict
+    require_tidy(runner, engine)
+
+
+def test_a_named_work_directory_is_kept_and_a_rerun_there_resumes(new_runner: NewRunner, client: MlflowClient) -> None:
+    runner = new_runner(Kind.CLEAN, work="qg")
+    assert runner.run().code == 0
+    before = {path: path.stat().st_mtime_ns for path in runner.files() if path.parent.name in ("evidence", "model")}
+    assert (runner.workspace / "qg" / "model" / "model.safetensors").exists()
+    ran = runner.run()
+    assert ran.code == 0, ran.log
+    again = {path: path.stat().st_mtime_ns for path in before}
+    changed = {path.name for path in before if again[path] != before[path]}
+    assert changed <= {"outcome.json", "policy.yaml"}
+
+
+def test_a_directory_in_the_workspace_is_judged_and_registered_nowhere(
+    new_runner: NewRunner, tmp_path: Path, client: MlflowClient
+) -> None:
+    write_story(Kind.CLEAN, tmp_path / "policies" / "model")
+    write_policy(tmp_path / "policies")
+    ran = new_runner(policies=tmp_path / "policies", model="policies/model", tracking_uri="").run()
+    assert (ran.code, ran.outputs["verdict"]) == (0, "PROMOTE"), ran.log
+
+
+def test_what_the_registry_does_not_hold_ends_before_assess(new_runner: NewRunner, engine: Engine) -> None:
+    ran = new_runner(model="models:/no-such-model/1").run()
+    assert (ran.code, ran.outputs["verdict"], ran.outputs["evidence"]) == (2, "HOLD", ""), ran.log
+    assert "::group::assess" not in ran.log
+    assert "no-such-model" in ran.summary
+    assert engine.containers() == []
+
+
+def test_a_policy_with_an_error_is_told_with_its_line_before_anything_is_fetched(
+    new_runner: NewRunner, tiny_policy: Path, tmp_path: Path
+) -> None:
+    policies = shutil.copytree(tiny_policy, tmp_path / "policies")
+    text = (policies / "policy.yaml").read_text()
+    (policies / "policy.yaml").write_text(text.replace("max_upper_bound", "max_uper_bound"))
+    ran = new_runner(policies=policies).run()
+    assert (ran.code, ran.outputs["exit-code"]) == (4, "4")
+    assert "policies/policy.yaml:15: attack_success.content_injection.max_uper_bound: unknown key" in ran.log
+    assert not list(tmp_path.glob("model*"))
