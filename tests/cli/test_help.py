@@ -52,7 +52,7 @@ def test_help_has_an_example_and_imports_nothing_heavy(
 
 
 def test_every_command_that_the_contract_names_is_there() -> None:
-    assert {"gate", "scan", "harden", "verify", "policy", "canary", "demo"} <= set(cli.commands)
+    assert {"gate", "scan", "harden", "verify", "check", "policy", "canary", "demo"} <= set(cli.commands)
     assert isinstance(cli.commands["policy"], click.Group)
     assert "validate" in cli.commands["policy"].commands
 
