@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from quantguard.cli.environment import has_no_network
 from quantguard.evidence.records import read_record
 from quantguard.gate.work import Assessment
 from tests.command import quantguard
@@ -88,3 +89,25 @@ def test_a_scan_alone_is_sealed_too(models: Mapping[Kind, Path], told: Path) -> 
     assert secrets_in(environment) == set()
     can = "import sys; from quantguard.cli.environment import seal_network; sys.exit(not seal_network())"
     assert connected is (subprocess.run([sys.executable, "-c", can], check=False).returncode != 0)
+
+
+LOOPBACK = "Inter-|   Receive\n face |bytes\n    lo: 0 0\n"
+NOBODY = "  sl  local_address rem_address\n"
+
+
+@pytest.mark.parametrize(
+    ("devices", "tcp", "alone"),
+    [
+        (LOOPBACK, NOBODY, True),
+        (LOOPBACK + "  eth0: 1 1\n", NOBODY, False),
+        (LOOPBACK, NOBODY + "   0: 0100007F:1F90 00000000:0000 0A\n", False),  # somebody listens
+        (None, NOBODY, False),
+    ],
+)
+def test_a_network_namespace_is_empty_where_only_loopback_is_there_and_nobody_on_it(
+    devices: str | None, tcp: str, alone: bool, tmp_path: Path
+) -> None:
+    if devices is not None:
+        (tmp_path / "dev").write_text(devices)
+    (tmp_path / "tcp").write_text(tcp)
+    assert has_no_network(tmp_path) is alone
