@@ -16,27 +16,34 @@ ENV PATH=/opt/quantguard/bin:$PATH \
     GIT_PYTHON_REFRESH=quiet \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
+# What QuantGuard itself needs, in a stage of its own: the layers that copy the list change only when the list does.
+FROM system AS requirements
+WORKDIR /build
+COPY pyproject.toml image/requirements.py ./
+RUN python3 requirements.py > requirements.txt
+
 # What building needs and running does not: pip, setuptools, and what writes the bill of materials.
 FROM system AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv /opt/quantguard
 WORKDIR /build
-COPY constraints.txt pyproject.toml image/requirements.py ./
-RUN python requirements.py > requirements.txt
+COPY constraints.txt ./
 
 # torch first: it is most of the image and changes least.
 FROM build AS build-cpu
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN pip install --constraint constraints.txt ${TORCH_INDEX_URL:+--index-url ${TORCH_INDEX_URL}} torch
+COPY --from=requirements /build/requirements.txt ./
 RUN pip install --constraint constraints.txt --requirement requirements.txt
-COPY image/finish.sh image/sbom.py README.md LICENSE ./
+COPY pyproject.toml image/finish.sh image/sbom.py README.md LICENSE ./
 COPY quantguard quantguard
 RUN sh finish.sh
 
 FROM build AS build-gpu
 RUN pip install --constraint constraints.txt torch
+COPY --from=requirements /build/requirements.txt ./
 RUN pip install --constraint constraints.txt --requirement requirements.txt
-COPY image/finish.sh image/sbom.py README.md LICENSE ./
+COPY pyproject.toml image/finish.sh image/sbom.py README.md LICENSE ./
 COPY quantguard quantguard
 RUN sh finish.sh
 
