@@ -132,7 +132,8 @@ def test_two_jobs_at_once_share_one_environment(tmp_path: Path) -> None:
     told = {job.communicate(timeout=300)[0] for job in jobs}
     assert [job.returncode for job in jobs] == [0, 0, 0]
     assert len(told) == 1
-    assert len(list(runner.temp.iterdir())) == 1
+    (environment,) = runner.temp.iterdir()
+    assert list(environment.glob("quantguard-*")) == [], "the slower one went into the faster one's"
 
 
 def test_an_environment_that_was_killed_half_made_is_not_used(tmp_path: Path) -> None:
@@ -169,14 +170,24 @@ def opened_by_reader(fifo: Path, process: subprocess.Popen[bytes]) -> int:
     raise AssertionError("pip never came to the wheel")
 
 
-def test_another_digest_is_refused_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f"pocket==1.0 --hash=sha256:{'0' * 64}", "THESE PACKAGES DO NOT MATCH THE HASHES"),
+        ("pocket==1.0", "Hashes are required in --require-hashes mode"),
+    ],
+    ids=["another digest", "no digest"],
+)
+def test_what_the_digest_does_not_vouch_for_is_refused_in_one_line_and_leaves_nothing(
+    tmp_path: Path, line: str, said: str
+) -> None:
     runner = make_runner(tmp_path)
-    runner.lock.write_text(f"pocket==1.0 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
+    runner.lock.write_text(line + "\n", encoding="utf-8")
     done = runner.run("-P", "-c", "print('started')")
     assert done.returncode == 2
     assert done.stdout.startswith("::error title=QuantGuard::pip could not install")
     assert done.stdout.count("\n") == 1
-    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
+    assert said in done.stderr
     assert list(runner.temp.iterdir()) == []
 
 

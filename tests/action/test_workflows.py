@@ -153,6 +153,15 @@ def test_the_reusable_gate_refuses_a_pull_request_of_its_caller() -> None:
     assert job["if"] == "${{ !startsWith(github.event_name, 'pull_request') }}"
 
 
+def test_the_reusable_gate_runs_the_action_of_its_own_commit() -> None:
+    """What zizmor is told to ignore there rests on this: `./` is whatever lies in the workspace."""
+    path = ROOT / ".github/workflows/gate.yml"
+    at = [step.get("uses") for step in steps(path)].index("./.quantguard")
+    own = [step["with"] for step in steps(path)[:at] if step["with"].get("path") == ".quantguard"]
+    origin = {"repository": "${{ job.workflow_repository }}", "ref": "${{ job.workflow_sha }}"}
+    assert own == [{**origin, "path": ".quantguard", "persist-credentials": False}]
+
+
 def test_the_gate_takes_the_same_by_call_and_by_hand() -> None:
     events = load(ROOT / ".github/workflows/gate.yml")[True]
     assert events["workflow_call"]["inputs"] == events["workflow_dispatch"]["inputs"]
