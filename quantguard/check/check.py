@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quantguard.check.facts import CheckResult
 from quantguard.check.git import Git, Objects, require_commit
-from quantguard.check.manifests import Sides, manifest_changes, read_manifest
+from quantguard.check.manifests import Sides, manifest_changes, named_policies, read_manifest
 from quantguard.check.pins import Shelf, pin_remarks
 from quantguard.check.places import file_place
 from quantguard.check.policies import changed_policies, policy_remarks
@@ -54,11 +54,9 @@ def check(request: Request, environment: Mapping[str, str]) -> CheckResult:
     _, head = require_commit(git, ("HEAD",))
     began = git.merge_base(tip, head)
     with tempfile.TemporaryDirectory(prefix="quantguard-check-") as scratch, git.objects() as objects:
-        trees = _Trees(
-            _committed(git, began, objects, Path(scratch, "began")),
-            _committed(git, tip, objects, Path(scratch, "base")),
-            Snapshot(_checked_out(git, top), Path(scratch, "head")),
-        )
+        start = _committed(git, began, objects, Path(scratch, "began"))
+        judge = start if tip == began else _committed(git, tip, objects, Path(scratch, "base"))
+        trees = _Trees(start, judge, Snapshot(_checked_out(git, top), Path(scratch, "head")))
         found = _checked(request, top, _manifest_path(request, top), trees)
         return replace(found, base=base, base_commit=tip, began_at=began)
 
@@ -90,6 +88,8 @@ def _checked(request: Request, top: Path, path: str, trees: _Trees) -> CheckResu
         isinstance(governing, LoadedManifest) and governing.manifest.looser is LooserLimits.WARN
     )
     looser = Level.WARNING if allowed else Level.ERROR
+    for tree in (trees.began, trees.head):
+        tree.call_policies(named_policies(path, before, governing, after))
     remarks = list(policy_remarks(trees.began, trees.head, looser))
     pins = 0
     if isinstance(after, tuple):

@@ -55,6 +55,17 @@ def read_manifest(snapshot: Snapshot, path: str) -> LoadedManifest | tuple[Remar
     )
 
 
+def named_policies(path: str, *manifests: LoadedManifest | tuple[Remark, ...] | None) -> frozenset[str]:
+    """Every path that one of `manifests`, which lie at `path`, names as a policy."""
+    found = set()
+    for loaded in manifests:
+        if isinstance(loaded, LoadedManifest):
+            manifest = loaded.manifest
+            names = {manifest.policy, *(pin.policy for pin in manifest.models)} - {None}
+            found |= {inside(posixpath.dirname(path), name) for name in names if name is not None}
+    return frozenset(policy for policy in found if policy is not None)
+
+
 def manifest_changes(
     path: str, before: LoadedManifest | None, after: LoadedManifest | None, sides: Sides, looser: Level
 ) -> Iterator[Remark]:

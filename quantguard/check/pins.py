@@ -60,7 +60,11 @@ def pin_remarks(path: str, loaded: LoadedManifest, shelf: Shelf) -> tuple[Remark
             remarks.append(told.wrong(judge.rule, judge.message, key="policy"))
         if not isinstance(pin.reference(), RegisteredVersion):
             remarks += _directory(told)
-        elif unreachable:
+            continue
+        if loaded.manifest.policy_of(pin) is None:
+            message = "no policy judges this pin, so a promotion under any counts: name one"
+            remarks.append(told.wrong(PIN_POLICY, message, level=Level.WARNING))
+        if unreachable:
             remarks.append(told.wrong(PIN_UNKNOWN, f"could not tell: {unreachable}"))
         else:
             found = _registered(told, judge if isinstance(judge, LoadedPolicy) else None)

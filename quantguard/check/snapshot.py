@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,7 @@ _MARK: Final = SCHEMA.rstrip("/").encode()
 _ESCAPES: Final = re.compile(rb"\\[xuU\r\n]")  # YAML can spell the mark so that a search does not see it
 _CLAIM: Final = re.compile(rb"^[\"']?schema[\"']?\s*:\s*[\"']?" + re.escape(_MARK), re.MULTILINE)
 _MAX_MESSAGE: Final = 600
+_LESS: Final = "keep policies in a smaller repository"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,10 @@ class Snapshot:
         self._read = 0
         self._versions: dict[str, Version | None] = {}
         self._policies: tuple[str, ...] | None = None
+        self._called: set[str] = set()
 
     def policies(self) -> tuple[str, ...]:
-        """Paths of the YAML files that say they are policies, sorted.
+        """Paths of the YAML files that say they are policies, and of the files that were called so, sorted.
 
         Raises:
             GitError: too many YAML files, or git does not answer.
@@ -68,9 +70,13 @@ class Snapshot:
         if self._policies is None:
             names = sorted(path for path in self.tree.paths if is_yaml(path))
             if len(names) > MAX_YAML_FILES:
-                raise GitError(f"more than {MAX_YAML_FILES} YAML files", remedy="keep policies in a smaller repository")
+                raise GitError(f"more than {MAX_YAML_FILES} YAML files", remedy=_LESS)
             self._policies = tuple(name for name in names if self._says_policy(name))
-        return self._policies
+        return tuple(sorted({*self._policies, *(path for path in self._called if self.policy(path) is not None)}))
+
+    def call_policies(self, paths: Iterable[str]) -> None:
+        """Count `paths` as policies too, whatever they are called and whatever they say, where there are such files."""
+        self._called.update(paths)
 
     def policy(self, path: str) -> Version | None:
         """The file at `path` as a policy, valid or not; None where there is no file.
@@ -89,7 +95,9 @@ class Snapshot:
         if isinstance(data, bytes):
             self._read += len(data)
             if self._read > MAX_TOTAL_BYTES:
-                raise GitError(f"policies and YAML files of more than {MAX_TOTAL_BYTES} bytes")
+                raise GitError(
+                    f"YAML files and what policies name have more than {MAX_TOTAL_BYTES} bytes", remedy=_LESS
+                )
         return data
 
     def _says_policy(self, path: str) -> bool:

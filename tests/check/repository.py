@@ -31,7 +31,12 @@ class Repository:
 
     def git(self, *arguments: str, data: bytes | None = None) -> str:
         ran = subprocess.run(
-            ["git", *arguments], cwd=self.root, env=ENVIRONMENT, input=data, capture_output=True, check=False
+            ["git", "-c", "core.fsync=none", *arguments],
+            cwd=self.root,
+            env=ENVIRONMENT,
+            input=data,
+            capture_output=True,
+            check=False,
         )
         assert ran.returncode == 0, ran.stderr.decode()
         return ran.stdout.decode().strip()

@@ -126,13 +126,21 @@ def test_a_pin_s_policy_is_one_of_the_base_branch(repository: Repository) -> Non
     assert repository.check(allow_looser=True).answer is Answer.BLOCKED
 
 
-@pytest.mark.parametrize("policy", ["../outside.yaml", "/etc/passwd", "none.yaml", "README.md"])
+@pytest.mark.parametrize("policy", ["../outside.yaml", "/etc/passwd", "none.yaml"])
 def test_a_policy_that_is_none_judges_nothing(repository: Repository, policy: str) -> None:
-    repository.write("README.md", "text")
     repository.write(MANIFEST, manifest(policy=policy))
     ((level, where, rule),) = told(repository.check())
     assert (level, where) == (ERROR, f"{MANIFEST}:2")
     assert rule in ("check.unsafe_path", "check.pin_policy")
+
+
+def test_a_file_that_is_called_a_policy_and_is_none_is_told_at_both(repository: Repository) -> None:
+    repository.write("README.md", "text")
+    repository.write(MANIFEST, manifest(policy="README.md"))
+    assert told(repository.check()) == [
+        (ERROR, "README.md:1", "check.invalid"),
+        (ERROR, f"{MANIFEST}:2", "check.pin_policy"),
+    ]
 
 
 def test_a_pin_without_its_digest_or_its_policy_is_looser_and_one_that_is_gone_is_told(repository: Repository) -> None:
@@ -154,3 +162,10 @@ def test_another_manifest_is_read_where_it_is_named(repository: Repository) -> N
     assert told(repository.check(manifest=Path("deploy/pins.yaml"))) == [
         (ERROR, "deploy/pins.yaml:4", "check.pin_gone")
     ]
+
+
+def test_a_policy_that_is_pinned_is_one_whatever_its_file_is_called(repository: Repository) -> None:
+    named = "policies/small.policy"
+    on_main(repository, {named: POLICY, MANIFEST: manifest(policy=named)})
+    repository.replace(named, "confidence: 0.95", "confidence: 0.9")
+    assert told(repository.check()) == [(ERROR, f"{named}:4", "check.looser")]

@@ -159,3 +159,11 @@ def test_a_link_inside_a_directory_and_no_directory_are_errors(repository: Repos
         "check.pin_gone",
         "check.pin_gone",
     ]
+
+
+def test_a_pin_that_no_policy_judges_is_a_warning(
+    repository: Repository, tagged: Tagged, mlflow_server: EmbeddedServer
+) -> None:
+    repository.write("quantguard.yaml", f"schema: quantguard.manifest/1\nmodels:\n  - model: {tagged(policy='any')}\n")
+    result = repository.check(uri=mlflow_server.uri)
+    assert told(result) == [(WARNING, "quantguard.yaml:3", "check.pin_policy")]
