@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all check format schemas clean
+.PHONY: demo test test-containers containers-setup test-all check format schemas lock clean
 
 demo: $(READY)
 	$(BIN)/quantguard demo
@@ -12,14 +12,27 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
+# The image, built, and the action on a container engine that speaks Docker's API: as root, on Debian or Ubuntu.
+test-containers: $(READY)
+	$(BIN)/python -m pytest -m containers --timeout 1800 tests/containers
+
+containers-setup:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    podman runc buildah debootstrap catatonit python3 python3-venv util-linux >/dev/null
+
 test-all: $(READY)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800
 
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --strict-collection --persona regular . docs/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml action/check/action.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml docs/workflows/*.yml
+	$(BIN)/shellcheck action/bootstrap.sh action/check/check.sh image/finish.sh
 
 format: $(READY)
 	$(BIN)/ruff check --fix
@@ -28,7 +41,15 @@ format: $(READY)
 # The JSON Schemas that are checked in, made again from the types.
 schemas: $(READY)
 	$(BIN)/quantguard policy schema > policies/policy.schema.json
+	$(BIN)/quantguard policy manifest-schema > policies/manifest.schema.json
 	$(BIN)/python -c "from quantguard.report.json_report import report_schema_text as t; print(t(), end='')" > quantguard/report/report.schema.json
+
+# What starts on a runner: versions from constraints.txt, with the digest of every file of each.
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet uv==0.13.9
+	for d in action action/check; do $(BIN)/uv pip compile --quiet --python-platform linux --python-version 3.11 \
+	    --generate-hashes --no-annotate --custom-compile-command 'make lock' --constraints constraints.txt \
+	    --output-file $$d/requirements.txt $$d/requirements.in; done
 
 $(READY): constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # QuantGuard itself, byte code that does not depend on when it was made, and the list of what is in the image.
 set -eu
 pip install --no-deps --no-build-isolation .

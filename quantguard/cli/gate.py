@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +32,13 @@ if TYPE_CHECKING:
 
 
 # What every job keeps, by format.
-REPORTS = (("json", "report.json"), ("md", "report.md"))
+REPORTS = (
+    ("json", "report.json"),
+    ("md", "report.md"),
+    ("sarif", "report.sarif"),
+    ("junit", "junit.xml"),
+    ("annotations", "annotations.txt"),
+)
 
 
 class Stage(Enum):
@@ -103,6 +110,7 @@ def run_all(work: Work, asked: Asked) -> ExitCode:
     """Fetch, assess, publish, each in a process of its own; stops at the first that does not finish."""
     hide_from_children()
     (work.evidence / "outcome.json").unlink(missing_ok=True)  # of an earlier run; assess makes it again
+    shutil.rmtree(work.report, ignore_errors=True)
     code = _spawn(Stage.FETCH, work, asked)
     if code is not ExitCode.PASSED:
         return code
@@ -183,14 +191,9 @@ def _publish(work: Work, asked: Asked) -> ExitCode:
 
 
 def exit_code(outcome: GateOutcome, ref: str) -> ExitCode:
-    """0 only where what the user goes on to use has passed.
-
-    A registry's users go on to use the alias, which a hardened derivative may hold. A directory's user goes on to use
-    that directory, so it must pass itself.
-    """
-    if isinstance(parse_model_ref(ref), LocalDirectory) and outcome.promoted is Subject.HARDENED:
-        return ExitCode.BLOCKED
-    match outcome.verdict:
+    """0 only where what the user goes on to use has passed."""
+    verdict = outcome.verdict_for(registered=not isinstance(parse_model_ref(ref), LocalDirectory))
+    match verdict:
         case Verdict.PROMOTE:
             return ExitCode.PASSED
         case Verdict.BLOCK:
@@ -198,7 +201,7 @@ def exit_code(outcome: GateOutcome, ref: str) -> ExitCode:
         case Verdict.HOLD:
             return ExitCode.INCONCLUSIVE
         case _:
-            assert_never(outcome.verdict)
+            assert_never(verdict)
 
 
 def is_assessed(work: Work) -> bool:

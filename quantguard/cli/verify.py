@@ -44,16 +44,17 @@ def verify(
     scanned: see `quantguard scan`.
     """
     enter_sealed_room()
+    from quantguard.gate.facts import policy_used
     from quantguard.policy.decide import decide
     from quantguard.policy.load import load_policy
-    from quantguard.report.facts import PolicyUsed, ReportFacts
+    from quantguard.report.facts import ReportFacts
     from quantguard.report.write import parse_output, write_reports
 
     files = [parse_output(output) for output in outputs]
     policy = load_policy(policy_file)
     measured = _measured(directory, policy, probes, device=device, seed=seed, quiet=quiet)
     decision = decide(policy.policy, subject=Subject.ORIGINAL, findings=None, measurements=measured)
-    used = PolicyUsed(policy.policy.name, policy.digest, policy.inputs_digest, str(policy_file))
+    used = policy_used(policy)
     outcome = GateOutcome(decision, None)
     write_reports(ReportFacts(str(directory), measured.model_digest, used, outcome, original=measured), files)
     if not quiet:

@@ -87,3 +87,11 @@ class GateOutcome:
     def verdict(self) -> Verdict:
         """PROMOTE where something may be promoted; otherwise the original's own verdict."""
         return Verdict.PROMOTE if self.promoted is not None else self.original.verdict
+
+    def verdict_for(self, *, registered: bool) -> Verdict:
+        """The verdict on what the user goes on to use.
+
+        A registry's users go on to use the alias, which a hardened derivative may hold. A directory's user goes on to
+        use that directory, so it must pass itself.
+        """
+        return self.verdict if registered else self.original.verdict

@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from quantguard.core.measurement import Measurements
+from quantguard.core.model import LocalDirectory, parse_model_ref
 from quantguard.evidence.records import read_record
 from quantguard.gate.publish import decided
 from quantguard.gate.work import Hardened, PublishedRecord, Scanned, Work
 from quantguard.policy.load import LoadedPolicy
 from quantguard.report.facts import PolicyUsed, ReportFacts
+
+_UNFINISHED = "assessed, and not published yet: what follows counts when that is done"
 
 
 def report_facts(work: Work) -> ReportFacts:
@@ -38,6 +41,8 @@ def report_facts(work: Work) -> ReportFacts:
         registry_events=() if published is None else published.events,
         registry_evidence="" if published is None else published.evidence,
         evidence=str(work.evidence),
+        registered=not isinstance(parse_model_ref(work.asked.ref), LocalDirectory),
+        unfinished="" if published is not None else _UNFINISHED,
     )
 
 

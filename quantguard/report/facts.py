@@ -8,7 +8,7 @@ from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.measurement import Measurements
 from quantguard.core.remark import Place
-from quantguard.core.verdict import GateOutcome
+from quantguard.core.verdict import GateOutcome, Subject, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +33,17 @@ class ReportFacts:
     registry_events: tuple[str, ...] = ()  # what happened in the registry, one sentence each, in order
     registry_evidence: str = ""  # where the registry keeps the evidence; empty where it keeps none
     evidence: str = ""  # directory of the evidence files; empty where none was kept
+    registered: bool = True  # False: a directory, which passes only as it is
+    unfinished: str = ""  # what is still to be done before the outcome counts; empty where nothing is
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What a reader may act on; None where nothing was decided, HOLD for as long as the job is not over."""
+        if self.outcome is None:
+            return None
+        return Verdict.HOLD if self.unfinished else self.outcome.verdict_for(registered=self.registered)
+
+    @property
+    def promoted(self) -> Subject | None:
+        """What was promoted; None where nothing was, or not yet."""
+        return self.outcome.promoted if self.outcome is not None and self.verdict is Verdict.PROMOTE else None

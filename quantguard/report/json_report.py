@@ -18,7 +18,7 @@ SCHEMA: Final = "quantguard.report/1"
 
 @dataclass(frozen=True, slots=True)
 class ReportDocument:
-    """What the file holds. `verdict` and `promoted` follow from `facts.outcome` and stand first for shell scripts."""
+    """What the file holds. `verdict` and `promoted` follow from `facts` and stand first for shell scripts."""
 
     schema: Literal["quantguard.report/1"]
     verdict: Verdict | None  # None: nothing was decided
@@ -28,13 +28,7 @@ class ReportDocument:
 
 def render_json(facts: ReportFacts) -> str:
     """The report as indented ASCII JSON with sorted keys. A number that is not finite is null."""
-    outcome = facts.outcome
-    document = ReportDocument(
-        SCHEMA,
-        outcome.verdict if outcome is not None else None,
-        outcome.promoted if outcome is not None else None,
-        facts,
-    )
+    document = ReportDocument(SCHEMA, facts.verdict, facts.promoted, facts)
     plain = _finite(to_plain(ReportDocument, document))
     return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
 

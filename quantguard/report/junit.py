@@ -28,6 +28,8 @@ def render_junit(facts: ReportFacts) -> str:
         for decision in (outcome.original, outcome.hardened):
             if decision is not None:
                 document.add_testsuite(_suite(decision.subject.value, _cases(decision)))
+        if facts.unfinished:
+            document.add_testsuite(_suite("gate", [_unfinished(facts.unfinished)]))
     elif facts.findings is not None:
         document.add_testsuite(_suite("scan", _found(facts.findings)))
     document.update_statistics()  # type: ignore[no-untyped-call]  # untyped in junitparser
@@ -56,6 +58,12 @@ def _case(reason: Reason) -> TestCase:
             case.result = [Failure(sentence, reason.outcome.value)]
         case Outcome.UNMEASURED:
             case.result = [Error(sentence, reason.outcome.value)]
+    return case
+
+
+def _unfinished(what: str) -> TestCase:
+    case = TestCase("finished", classname="gate")
+    case.result = [Error(visible(what, _TEXT), "unfinished")]
     return case
 
 

@@ -85,9 +85,10 @@ def _registry(facts: ReportFacts) -> tuple[str, ...]:
 
 
 def _head(facts: ReportFacts) -> str:
-    if facts.outcome is not None:
-        what = "hardened derivative of " if facts.outcome.promoted is Subject.HARDENED else ""
-        title = f"# {facts.outcome.verdict.value}: {what}{code_span(facts.model)}\n\n{outcome_text(facts.outcome)}"
+    if facts.outcome is not None and facts.verdict is not None:
+        what = "hardened derivative of " if facts.promoted is Subject.HARDENED else ""
+        unfinished = f"{_said(facts.unfinished)}\n\n" if facts.unfinished else ""
+        title = f"# {facts.verdict.value}: {what}{code_span(facts.model)}\n\n{unfinished}{outcome_text(facts.outcome)}"
     else:
         title = f"# QuantGuard: {code_span(facts.model)}\n\nNo verdict: this is a report of single stages."
     lines = []

@@ -1,6 +1,7 @@
 """What a report has to say at the lines of a policy: what annotations and code scanning show.
 
     promoted as it is       one notice
+    not over                an error that says so
     hardened and promoted   that notice, and a warning for each rule that kept the original back
     blocked                 an error for each violated rule, a warning for each unmeasured one
     held                    an error for each unmeasured rule: a job that could not tell is not green
@@ -35,13 +36,13 @@ def remarks(facts: ReportFacts) -> tuple[Remark, ...]:
     outcome = facts.outcome
     places = dict(facts.policy.anchors) if facts.policy is not None else {}
     told = tuple(
-        _reason(facts.model, outcome, decision, reason, places)
+        _reason(facts, decision, reason, places)
         for decision in (outcome.original, outcome.hardened)
         if decision is not None
         for reason in decision.failures()
-        if not _as_asked(reason, outcome)
+        if not _as_asked(reason, facts)
     )
-    return (*told, *_verdict(facts.model, outcome, told))
+    return (*told, *_verdict(facts, outcome, told))
 
 
 def is_promotion(remark: Remark) -> bool:
@@ -49,38 +50,38 @@ def is_promotion(remark: Remark) -> bool:
     return remark.rule == VERDICT and remark.level is Level.NOTICE
 
 
-def _as_asked(reason: Reason, outcome: GateOutcome) -> bool:
+def _as_asked(reason: Reason, facts: ReportFacts) -> bool:
     """Where a policy hardens always, that the original is not the one promoted is no news."""
-    return reason.rule == _HARDEN_RULE and outcome.promoted is Subject.HARDENED
+    return reason.rule == _HARDEN_RULE and facts.promoted is Subject.HARDENED
 
 
-def _reason(
-    model: str, outcome: GateOutcome, decision: Decision, reason: Reason, places: Mapping[str, Place]
-) -> Remark:
+def _reason(facts: ReportFacts, decision: Decision, reason: Reason, places: Mapping[str, Place]) -> Remark:
     subject = decision.subject.value
-    instead = ", not promoted" if outcome.promoted is not None else ""
+    instead = ", not promoted" if facts.promoted is not None else ""
     return Remark(
         rule=reason.rule,
-        level=_level(outcome, decision, reason),
-        message=f"{visible(model)}, {subject}{instead}: {visible(reason.sentence(), _SENTENCE)}",
+        level=_level(facts, decision, reason),
+        message=f"{visible(facts.model)}, {subject}{instead}: {visible(reason.sentence(), _SENTENCE)}",
         place=places.get(reason.rule),
         # A tensor's name is left out: the worst one changes from run to run, and the rule stays broken.
         subject=f"{subject} {reason.where}" if reason.where in _SCHEMES else subject,
     )
 
 
-def _level(outcome: GateOutcome, decision: Decision, reason: Reason) -> Level:
-    if outcome.promoted is not None:
+def _level(facts: ReportFacts, decision: Decision, reason: Reason) -> Level:
+    if facts.promoted is not None:
         return Level.WARNING
     kept_back = reason.outcome is Outcome.VIOLATED or decision.verdict is Verdict.HOLD
     return Level.ERROR if kept_back else Level.WARNING
 
 
-def _verdict(model: str, outcome: GateOutcome, told: Iterable[Remark]) -> Iterable[Remark]:
-    message = f"{visible(model)}: {outcome.verdict.value}. {outcome_text(outcome)}"
-    if outcome.promoted is not None:
+def _verdict(facts: ReportFacts, outcome: GateOutcome, told: Iterable[Remark]) -> Iterable[Remark]:
+    said = visible(facts.unfinished, _SENTENCE) if facts.unfinished else outcome_text(outcome)
+    verdict = facts.verdict.value if facts.verdict is not None else "no verdict"
+    message = f"{visible(facts.model)}: {verdict}. {said}"
+    if facts.promoted is not None:
         yield Remark(VERDICT, Level.NOTICE, message)
-    elif not any(remark.level is Level.ERROR for remark in told):
+    elif facts.unfinished or not any(remark.level is Level.ERROR for remark in told):
         yield Remark(VERDICT, Level.ERROR, message)
 
 

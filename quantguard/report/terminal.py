@@ -149,10 +149,10 @@ def _delta(benchmark: Benchmark | None) -> str:
 
 
 def _verdict(facts: ReportFacts) -> Text:
-    if facts.outcome is None:
+    if facts.outcome is None or facts.verdict is None:
         return Text("-")
-    text = Text(facts.outcome.verdict.value, style=_VERDICT_STYLE[facts.outcome.verdict])
-    if facts.outcome.promoted is Subject.HARDENED:
+    text = Text(facts.verdict.value, style=_VERDICT_STYLE[facts.verdict])
+    if facts.promoted is Subject.HARDENED:
         text.append("\nhardened", style="green")
         text.append(f"\noriginal {facts.outcome.original.verdict.value}", style="red")
     return text

@@ -100,7 +100,7 @@ class Runner:
         """One step, as the runner starts it: a file of its own, bash with its usual options, no shell above it."""
         script = self.temp / f"step-{self.run_id}-{step['name'].replace(' ', '-')}.sh"
         script.write_text(step["run"])
-        script.chmod(0o644)
+        os.chown(script, USER, USER)
         given = {name: self._resolved(str(value)) for name, value in step.get("env", {}).items()}
         return subprocess.Popen(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)],
