@@ -68,6 +68,7 @@ def _prepare(job: Job) -> None:
 def _stages(job: Job, needs: Needs, runner: Runner) -> Result:
     outcome = job.work / "evidence" / "outcome.json"
     outcome.unlink(missing_ok=True)  # of an earlier run; assess makes it again
+    shutil.rmtree(job.work / "report", ignore_errors=True)
     code = ExitCode.INCONCLUSIVE
     for stage in STAGES:
         _prepare(job)

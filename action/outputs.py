@@ -43,16 +43,24 @@ def publish(result: Result, environment: Mapping[str, str], log: Log) -> None:
         "verdict": result.verdict.value,
         "exit-code": str(int(result.code)),
         "evidence": _where(result.work / "evidence"),
-        "report": _where(result.report),
+        "report": _where(result.report) if is_reported(result) else "",
         "hardened-version": hardened_version(result),
     }
     if file := environment.get("GITHUB_OUTPUT"):
         _append(Path(file), "".join(f"{name}={value}\n" for name, value in outputs.items()))
     if file := environment.get("GITHUB_STEP_SUMMARY"):
         _append_summary(Path(file), log.redacted(summary(result)))
-    if not result.problem:
+    if is_reported(result):
         sys.stdout.write(log.redacted(_read(result.report / "annotations.txt")))
         sys.stdout.flush()
+
+
+def is_reported(result: Result) -> bool:
+    """Whether the rooms left a report of this very verdict. Another one is not shown: it may say more than is so."""
+    try:
+        return bool(json.loads(_read(result.report / "report.json"))["verdict"] == result.verdict.value)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _where(directory: Path) -> str:
@@ -74,14 +82,14 @@ def hardened_version(result: Result) -> str:
 
 
 def summary(result: Result) -> str:
-    """The report, or where there is none the verdict and what stopped the run."""
-    if not result.problem:
-        return _read(result.report / "report.md")
-    meaning = "blocked" if result.verdict is Verdict.BLOCK else "nothing was decided, and nothing was promoted"
-    return (
-        f"# {result.verdict.value}: {code_span(result.model)}\n\n{meaning} (exit code {int(result.code)}):\n\n"
-        f"{code_span(result.problem, 2000)}\n"
-    )
+    """What stopped the run, if anything did, and then the report, if there is one of this verdict."""
+    report = _read(result.report / "report.md") if is_reported(result) else ""
+    if report and not result.problem:
+        return report
+    meaning = "blocked" if result.verdict is Verdict.BLOCK else "it could not be finished, and does not pass"
+    head = f"# {result.verdict.value}: {code_span(result.model)}\n\n{meaning} (exit code {int(result.code)})\n"
+    problem = f"\n{code_span(result.problem, 2000)}\n" if result.problem else ""
+    return head + problem + (f"\n{report}" if report else "")
 
 
 def _read(path: Path) -> str:

@@ -12,8 +12,13 @@ from action.outputs import Result, hardened_version, publish
 from quantguard.core.verdict import ExitCode
 
 
-def result(work: Path, code: ExitCode, problem: str = "") -> Result:
+def result(work: Path, code: ExitCode, problem: str = "", *, reported: str = "", text: str = "") -> Result:
+    """With a report of the verdict `reported` beside it, which reads `text`."""
     (work / "report").mkdir(parents=True, exist_ok=True)
+    if reported:
+        (work / "report" / "report.json").write_text(json.dumps({"verdict": reported}))
+        (work / "report" / "report.md").write_text(text)
+        (work / "report" / "annotations.txt").write_text(f"::notice::{reported}\n")
     return Result(code, "models:/a/1", work, problem)
 
 
@@ -51,29 +56,43 @@ def test_what_was_not_promoted_names_no_version(tmp_path: Path) -> None:
 
 
 def test_a_directory_whose_name_holds_a_newline_is_no_output(tmp_path: Path) -> None:
-    work = tmp_path / "w\nverdict=PROMOTE"
-    one = result(work, ExitCode.BLOCKED)
-    (one.report / "report.md").write_text("x")
+    one = result(tmp_path / "w\nverdict=PROMOTE", ExitCode.BLOCKED, reported="BLOCK")
     outputs, _ = written(one, tmp_path)
     assert (outputs["verdict"], outputs["report"]) == ("BLOCK", "")
 
 
-def test_the_summary_is_the_report_and_a_problem_has_its_own(tmp_path: Path) -> None:
-    one = result(tmp_path, ExitCode.PASSED)
-    (one.report / "report.md").write_text("# PROMOTE\n\nall is well\n")
-    assert written(one, tmp_path)[1] == "# PROMOTE\n\nall is well\n"
-    broken = result(tmp_path / "other", ExitCode.INCONCLUSIVE, "disk `full`\n# PROMOTE")
-    (broken.report / "report.md").write_text("# PROMOTE\n")
-    (tmp_path / "b").mkdir()
-    summary = written(broken, tmp_path / "b")[1]
+def test_the_summary_is_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = result(tmp_path, ExitCode.PASSED, reported="PROMOTE", text="# PROMOTE\n\nall is well\n")
+    outputs, summary = written(one, tmp_path)
+    assert (outputs["report"], summary) == (str(tmp_path / "report"), "# PROMOTE\n\nall is well\n")
+    assert capsys.readouterr().out == "::notice::PROMOTE\n"
+
+
+def test_what_stopped_the_run_stands_before_a_report_that_says_hold(tmp_path: Path) -> None:
+    one = result(tmp_path, ExitCode.INCONCLUSIVE, "disk `full`\n# PROMOTE", reported="HOLD", text="# HOLD\n\nfigures\n")
+    outputs, summary = written(one, tmp_path)
+    assert outputs["report"] == str(tmp_path / "report")
     assert summary.startswith("# HOLD: `models:/a/1`")
+    assert summary.endswith("\n# HOLD\n\nfigures\n")
     assert "\n# PROMOTE" not in summary
+
+
+@pytest.mark.parametrize("said", ["PROMOTE", "BLOCK", "", "no JSON"])
+def test_a_report_of_another_verdict_is_not_shown(
+    said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Written before the run was ended, or by a room that was taken over."""
+    one = result(tmp_path, ExitCode.INCONCLUSIVE, reported=said, text="# PROMOTE\n")
+    if said == "no JSON":
+        (one.report / "report.json").write_text("{")
+    outputs, summary = written(one, tmp_path)
+    assert outputs["report"] == ""
+    assert "PROMOTE" not in summary + capsys.readouterr().out
 
 
 def test_a_summary_that_the_runner_would_drop_is_cut(tmp_path: Path) -> None:
     (tmp_path / "summary").write_text("x" * (1024 * 1024 - 100))
-    one = result(tmp_path, ExitCode.BLOCKED)
-    (one.report / "report.md").write_text("# BLOCK\n\n" + "words\n" * 100)
+    one = result(tmp_path, ExitCode.BLOCKED, reported="BLOCK", text="# BLOCK\n\n" + "words\n" * 100)
     _, summary = written(one, tmp_path)
     assert len(summary.encode()) < 1024 * 1024
     assert "# BLOCK" in summary
