@@ -144,7 +144,8 @@ class Runner:
     def after(self, code: int, log: str) -> Ran:
         """The steps that always run, and what the job has learnt then."""
         for step in self.steps():
-            if str(step.get("if", "")).replace("${{ ", "").replace(" }}", "") == "always()":
+            # The preparation has succeeded: `before` requires it.
+            if step.get("if") in ("always()", "always() && steps.prepare.outcome == 'success'"):
                 started = self.start(step)
                 more, _ = started.communicate(timeout=_PATIENCE)
                 assert started.returncode == 0, more
