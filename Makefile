@@ -19,7 +19,7 @@ test-containers: $(READY)
 containers-setup:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    podman runc buildah debootstrap catatonit python3 python3-venv util-linux >/dev/null
+	    podman runc buildah debootstrap docker-registry catatonit python3 python3-venv >/dev/null
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800

@@ -42,7 +42,7 @@ def gate(job: Job, log: Log) -> Result:
     try:
         _say_swept(containers.sweep(client), log)
         machine = preflight.inspect(client, job, needs_gpu=needs.gpu)
-        _pull(client, job, log)
+        pull(client, job, log)
         _prepare(job)
         return _stages(job, needs, Runner(client, machine, log))
     finally:
@@ -102,7 +102,12 @@ def _problem(stage: str, ended: containers.Ended, runner: Runner) -> str:
     return said if said else f"the {stage} container ended with exit code {ended.code}; its last lines are in the log"
 
 
-def _pull(client: Any, job: Job, log: Log) -> None:
+def pull(client: Any, job: Job, log: Log) -> None:
+    """Bring the image here, unless it is.
+
+    Raises:
+        MachineError: its registry does not have it, or does not give it to us.
+    """
     from docker.errors import DockerException
     from requests.exceptions import RequestException
 

@@ -1,13 +1,14 @@
 """A container engine that speaks Docker's API, our image built on a base of its own, and what a test asks of both.
 
-Needs root, and Debian's podman, runc, buildah and debootstrap (`make containers-setup`). Images stay on the machine, so
-that only a change of what they are made from builds again.
+Needs root, and Debian's podman, runc, buildah, debootstrap and docker-registry (`make containers-setup`). Images stay on
+the machine, so that only a change of what they are made from builds again.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -23,13 +24,19 @@ import docker
 from tests.test_house import ROOT
 
 BASE: Final = "localhost/quantguard-test/base:bookworm"
-_PROGRAMS: Final = ("podman", "runc", "buildah", "debootstrap", "setpriv")
+_PROGRAMS: Final = ("podman", "runc", "buildah", "debootstrap", "docker-registry")
 # crun fails under hybrid cgroups, and podman's default limits are refused on some machines.
 _CONFIG: Final = """\
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 [engine]
 runtime = "runc"
+"""
+# Registries of images on loopback have no certificate.
+_REGISTRIES: Final = """\
+[[registry]]
+location = "{address}"
+insecure = true
 """
 _LIMITS: Final = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
@@ -39,13 +46,14 @@ class Engine:
     socket: Path
     client: docker.DockerClient
     folder: Path  # of its configuration
+    registry: str  # HOST:PORT of a registry of images that it trusts without a certificate
 
     @property
     def url(self) -> str:
         return f"unix://{self.socket}"
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "CONTAINERS_CONF": str(self.folder / "containers.conf")}
+        return _environment(self.folder)
 
     def podman(self, *arguments: str | Path, stdin: int | None = None) -> str:
         """Run it; its output."""
@@ -65,6 +73,17 @@ class Engine:
         return [c.id for c in self.client.containers.list(all=True, filters={"label": "quantguard.launcher"})]
 
 
+def _environment(folder: Path) -> dict[str, str]:
+    files = {"CONTAINERS_CONF": "containers.conf", "CONTAINERS_REGISTRIES_CONF": "registries.conf"}
+    return {**os.environ, **{name: str(folder / file) for name, file in files.items()}}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def serving() -> Iterator[Engine]:
     """The engine, for as long as the context lasts; every container of the launcher is removed at its end."""
@@ -75,17 +94,20 @@ def serving() -> Iterator[Engine]:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "containers.conf").write_text(_CONFIG)
-        socket = folder / "docker.sock"
-        environment = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
+        path = folder / "docker.sock"
+        registry = f"127.0.0.1:{free_port()}"
+        (folder / "registries.conf").write_text(_REGISTRIES.format(address=registry))
         with (folder / "log").open("wb") as log:
-            command = ["podman", "system", "service", "--time=0", f"unix://{socket}"]
-            service = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            command = ["podman", "system", "service", "--time=0", f"unix://{path}"]
+            service = subprocess.Popen(
+                command, env=_environment(folder), stdout=log, stderr=log, start_new_session=True
+            )
         client = None
         try:
-            _wait(socket, service, folder / "log")
-            socket.chmod(0o666)  # as membership of the docker group would
-            client = docker.DockerClient(base_url=f"unix://{socket}", timeout=60)
-            yield Engine(socket, client, folder)
+            _wait(path, service, folder / "log")
+            path.chmod(0o666)  # as membership of the docker group would
+            client = docker.DockerClient(base_url=f"unix://{path}", timeout=60)
+            yield Engine(path, client, folder, registry)
         finally:
             if client is not None:
                 for container in client.containers.list(all=True, filters={"label": "quantguard.launcher"}):
@@ -95,9 +117,9 @@ def serving() -> Iterator[Engine]:
             service.wait()
 
 
-def _wait(socket: Path, service: subprocess.Popen[bytes], log: Path) -> None:
+def _wait(path: Path, service: subprocess.Popen[bytes], log: Path) -> None:
     deadline = monotonic() + 30
-    while not socket.exists():
+    while not path.exists():
         if service.poll() is not None or monotonic() > deadline:
             raise AssertionError(f"podman does not serve: {log.read_text()}")
         sleep(0.05)
