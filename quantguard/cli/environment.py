@@ -10,6 +10,7 @@ from typing import Final
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
 _PR_SET_DUMPABLE: Final = 4
+_LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 
 # What the sealed room is told of the outside. Everything else may carry a credential and is left out.
 _KEPT: Final = frozenset({
@@ -36,13 +37,14 @@ _NO_TELEMETRY: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "tru
 def enter_sealed_room() -> bool:
     """Before weights are opened: forget every credential, give up the network, download nothing.
 
-    Returns whether the network is gone: by `seal_network`, or because a container had none from the start. Must run
+    Returns whether the network is gone: because a container had none from the start, or by `seal_network`. Must run
     before any thread is started.
     """
     for name in set(os.environ) - _KEPT - set(_OFFLINE) - {"HOME"}:
         del os.environ[name]
     go_offline()
-    return seal_network() or has_no_network()
+    # In this order: a namespace of its own user would give the process powers that a container took away.
+    return has_no_network() or seal_network()
 
 
 def hide_from_children() -> None:
@@ -86,9 +88,18 @@ def seal_network() -> bool:
         Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1", encoding="ascii")
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1", encoding="ascii")
+        _drop_capabilities(libc)
     except (OSError, AttributeError):  # not Linux, or /proc is not mounted
         return False
     return True
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    """Give up what the owner of a new user namespace may do in it: the maps above are all that it was needed for."""
+    header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)  # this process
+    nothing = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, twice 32 bits each
+    if libc.capset(header, nothing) != 0:
+        raise OSError(ctypes.get_errno(), "capabilities cannot be given up")
 
 
 def has_no_network(proc_net: Path = Path("/proc/net")) -> bool:

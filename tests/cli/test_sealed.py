@@ -111,3 +111,27 @@ def test_a_network_namespace_is_empty_where_only_loopback_is_there_and_nobody_on
         (tmp_path / "dev").write_text(devices)
     (tmp_path / "tcp").write_text(tcp)
     assert has_no_network(tmp_path) is alone
+
+
+# Sealed as a user that is not root, whatever the tests run as.
+_SEAL = """
+import ctypes, os
+from pathlib import Path
+from quantguard.cli.environment import seal_network
+
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is its own again
+sealed = seal_network()
+lines = Path("/proc/self/status").read_text().splitlines()
+print(sealed, *(line.split()[1] for line in lines if line.startswith(("CapInh", "CapPrm", "CapEff"))))
+"""
+
+
+def test_who_makes_a_namespace_of_its_own_keeps_no_powers_in_it() -> None:
+    ran = subprocess.run([sys.executable, "-c", _SEAL], capture_output=True, text=True, check=False)
+    sealed, *capabilities = ran.stdout.split()
+    assert sealed in ("True", "False"), ran.stderr
+    assert capabilities == ["0" * 16] * 3

@@ -1,7 +1,7 @@
 """A container engine that speaks Docker's API, our image built on a base of its own, and what a test asks of both.
 
-Needs root, and Debian's podman, runc, buildah, debootstrap and docker-registry (`make containers-setup`). Images stay on
-the machine, so that only a change of what they are made from builds again.
+Needs root, and Debian's podman, runc, buildah, debootstrap and docker-registry (`make containers-setup`). Images stay
+on the machine, so that only a change of what they are made from builds again.
 """
 
 from __future__ import annotations
