@@ -115,7 +115,7 @@ def test_a_network_namespace_is_empty_where_only_loopback_is_there_and_nobody_on
 
 # Sealed as a user that is not root, whatever the tests run as.
 _SEAL = """
-import ctypes, os
+import ctypes, encodings.ascii, os  # what is imported later, the other user may not be able to read
 from pathlib import Path
 from quantguard.cli.environment import seal_network
 
