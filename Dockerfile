@@ -27,14 +27,15 @@ FROM system AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv /opt/quantguard
 WORKDIR /build
-COPY constraints.txt ./
+COPY constraints.txt image/compile.sh ./
 
 # torch first: it is most of the image and changes least.
 FROM build AS build-cpu
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN pip install --constraint constraints.txt ${TORCH_INDEX_URL:+--index-url ${TORCH_INDEX_URL}} torch
 COPY --from=requirements /build/requirements.txt ./
-RUN pip install --constraint constraints.txt --requirement requirements.txt
+RUN pip install --constraint constraints.txt --requirement requirements.txt \
+ && sh compile.sh /opt/quantguard/lib
 COPY pyproject.toml image/finish.sh image/sbom.py README.md LICENSE ./
 COPY quantguard quantguard
 RUN sh finish.sh
@@ -42,7 +43,8 @@ RUN sh finish.sh
 FROM build AS build-gpu
 RUN pip install --constraint constraints.txt torch
 COPY --from=requirements /build/requirements.txt ./
-RUN pip install --constraint constraints.txt --requirement requirements.txt
+RUN pip install --constraint constraints.txt --requirement requirements.txt \
+ && sh compile.sh /opt/quantguard/lib
 COPY pyproject.toml image/finish.sh image/sbom.py README.md LICENSE ./
 COPY quantguard quantguard
 RUN sh finish.sh
