@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,17 +14,12 @@ from action.rooms import Machine, Room, container_options
 from quantguard.core.errors import MachineError
 
 _LAUNCHER: Final = "quantguard.launcher"  # label: which process made the container
-_KILLED: Final = 137  # 128 + SIGKILL
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    code: int  # of the container's process
-    out_of_memory: bool
+def run(client: Any, room: Room, job: Job, machine: Machine, log: Log) -> int:
+    """Run one room to its end; the exit code of its process.
 
-
-def run(client: Any, room: Room, job: Job, machine: Machine, log: Log) -> Ended:
-    """Run one room to its end. However this ends, the container and its volumes are gone afterwards.
+    However this ends, the container and its volumes are gone afterwards.
 
     Raises:
         MachineError: Docker would not make or start it.
@@ -38,9 +32,7 @@ def run(client: Any, room: Room, job: Job, machine: Machine, log: Log) -> Ended:
         container = client.containers.create(**options)
         container.start()
         log.stream(room.name, container.logs(stream=True, follow=True))
-        code = int(container.wait()["StatusCode"])
-        container.reload()
-        return Ended(code, bool(container.attrs["State"].get("OOMKilled")) and code == _KILLED)
+        return int(container.wait()["StatusCode"])
     except (DockerException, RequestException) as error:
         message = f"Docker would not run the {room.name} container: {_told(error)}"
         raise MachineError(message, remedy=_remedy(error)) from error

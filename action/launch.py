@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from action import containers, preflight
-from action.job import Job
+from action.job import GIBIBYTE, Job
 from action.log import Log
 from action.outputs import Result
 from action.policy_files import Needs, read_needs
@@ -22,6 +22,15 @@ _TITLES: Mapping[str, str] = {
     "assess": "assess: no network, no credential, weights read-only",
     "publish": "publish: network, the gate's own credential, no model code",
 }
+
+
+# The last file that each stage writes, in the work directory.
+_LEAVES: Mapping[str, str] = {
+    "fetch": "fetched.json",
+    "assess": "evidence/outcome.json",
+    "publish": "published.json",
+}
+_KILLED = 137  # 128 + SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +75,8 @@ def _prepare(job: Job) -> None:
 
 
 def _stages(job: Job, needs: Needs, runner: Runner) -> Result:
-    outcome = job.work / "evidence" / "outcome.json"
-    outcome.unlink(missing_ok=True)  # of an earlier run; assess makes it again
+    for left in (_LEAVES["assess"], _LEAVES["publish"]):  # of an earlier run; fetch knows what of its own still holds
+        (job.work / left).unlink(missing_ok=True)
     shutil.rmtree(job.work / "report", ignore_errors=True)
     code = ExitCode.INCONCLUSIVE
     for stage in STAGES:
@@ -75,31 +84,29 @@ def _stages(job: Job, needs: Needs, runner: Runner) -> Result:
         room = make_room(stage, job, runner.machine, needs.files)
         with runner.log.group(_TITLES[stage]):
             ended = containers.run(runner.client, room, job, runner.machine, runner.log)
-        code = ExitCode(ended.code) if ended.code in set(ExitCode) else ExitCode.INCONCLUSIVE
-        # A model that is blocked or held goes on to publish, which says so in the registry.
-        finished = code is ExitCode.PASSED if stage == "fetch" else _decided(code) and outcome.exists()
-        if not finished:
-            return Result(_never_passed(code), job.model, job.work, _problem(stage, ended, runner))
+        code = ExitCode(ended) if ended in set(ExitCode) else ExitCode.INCONCLUSIVE
+        if not _finished(stage, code, job):
+            # A stage that said "passed" and left nothing to show for it did not pass.
+            code = ExitCode.INCONCLUSIVE if code is ExitCode.PASSED else code
+            return Result(code, job.model, job.work, _problem(stage, ended, runner))
     result = Result(code, job.model, job.work)
     runner.log.say(f"{result.verdict.value}: {job.model}, evidence in {job.work / 'evidence'}")
     return result
 
 
-def _decided(code: ExitCode) -> bool:
-    return code in (ExitCode.PASSED, ExitCode.BLOCKED, ExitCode.INCONCLUSIVE)
+def _finished(stage: str, code: ExitCode, job: Job) -> bool:
+    """Whether the next stage has what it needs. A model that is blocked or held goes on to publish, which says so."""
+    passing = {ExitCode.PASSED}
+    deciding = {ExitCode.PASSED, ExitCode.BLOCKED, ExitCode.INCONCLUSIVE}
+    return code in (passing if stage == "fetch" else deciding) and (job.work / _LEAVES[stage]).exists()
 
 
-def _never_passed(code: ExitCode) -> ExitCode:
-    """A stage that said "passed" and left nothing to show for it did not pass."""
-    return ExitCode.INCONCLUSIVE if code is ExitCode.PASSED else code
-
-
-def _problem(stage: str, ended: containers.Ended, runner: Runner) -> str:
-    if ended.out_of_memory:
-        limit = f"{runner.machine.memory / 1024**3:.1f} GiB"
-        return f"the {stage} container needed more than its {limit} of memory: raise the input memory"
+def _problem(stage: str, code: int, runner: Runner) -> str:
+    if code == _KILLED:
+        limit = f"{runner.machine.memory / GIBIBYTE:.1f} GiB"
+        return f"the {stage} container was killed: where it needed more than its {limit}, raise the input memory"
     said = runner.log.last.get(stage)
-    return said if said else f"the {stage} container ended with exit code {ended.code}; its last lines are in the log"
+    return said if said else f"the {stage} container ended with exit code {code}; its last lines are in the log"
 
 
 def pull(client: Any, job: Job, log: Log) -> None:

@@ -173,7 +173,7 @@ class Runner:
 def kill(process: subprocess.Popen[str]) -> None:
     """kill -9 of the launcher alone; its containers are the engine's children and live on."""
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
 
 
 def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:

@@ -177,5 +177,5 @@ def test_a_model_that_would_fill_the_memory_is_ended_alone(
     identity = register_directory(mlflow_server.uri, fresh_name("huge"), model)
     ran = new_runner(model=str(identity), memory="2g").run()
     assert (ran.code, ran.outputs["verdict"]) == (2, "HOLD"), ran.log
-    assert "the assess container needed more than its 2.0 GiB of memory: raise the input memory" in ran.summary
+    assert "the assess container was killed: where it needed more than its 2.0 GiB, raise" in ran.summary
     assert engine.containers() == []

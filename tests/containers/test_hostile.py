@@ -85,7 +85,7 @@ def assessed(runner: Runner, engine: Engine) -> int:
     job = make_launch(runner.environment() | given | {"QUANTGUARD_IMAGE": runner.image})
     machine = Machine(f"{USER}:{USER}", 4 << 30, 0)
     files = tuple(runner.workspace / "policies" / n for n in ("policy.yaml", "probes.jsonl", "calibration.jsonl"))
-    return containers.run(engine.client, make_room("assess", job, machine, files), job, machine, Log()).code
+    return containers.run(engine.client, make_room("assess", job, machine, files), job, machine, Log())
 
 
 @pytest.mark.parametrize("name", TRICKS)
