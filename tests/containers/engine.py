@@ -98,7 +98,7 @@ def serving() -> Iterator[Engine]:
         registry = f"127.0.0.1:{free_port()}"
         (folder / "registries.conf").write_text(_REGISTRIES.format(address=registry))
         with (folder / "log").open("wb") as log:
-            command = ["podman", "system", "service", "--time=0", f"unix://{path}"]
+            command = ["podman", "system", "service", "--time=900", f"unix://{path}"]
             service = subprocess.Popen(
                 command, env=_environment(folder), stdout=log, stderr=log, start_new_session=True
             )

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from junitparser import JUnitXml
 from mlflow import MlflowClient
 
 from quantguard.report.json_report import report_schema
 from tests.containers.conftest import NewRunner
 from tests.containers.engine import Engine
-from tests.containers.runner import USER, Runner
-from tests.stories import Kind, write_policy, write_story
+from tests.containers.runner import USER, Ran, Runner
+from tests.stories import POLICY, Kind, write_policy, write_story
 
 
 def test_the_canary_goes_through_three_containers_and_its_repaired_derivative_is_promoted(
@@ -68,7 +69,21 @@ def test_the_verdict_reaches_job_and_registry(
     report = json.loads((Path(ran.outputs["report"]) / "report.json").read_text())
     jsonschema.validate(report, report_schema())
     assert report["verdict"] == verdict
+    require_formats(ran, blocked=verdict == "BLOCK")
     require_tidy(runner, engine)
+
+
+def require_formats(ran: Ran, *, blocked: bool) -> None:
+    """What each format says of the rule that was broken, at its line of the policy in the repository."""
+    folder = Path(ran.outputs["report"])
+    line = next(n for n, text in enumerate(POLICY.splitlines(), 1) if "max_upper_bound" in text)
+    results = json.loads((folder / "report.sarif").read_text())["runs"][0]["results"]
+    places = [result["locations"][0]["physicalLocation"] for result in results]
+    lines = {(place["artifactLocation"]["uri"], place["region"]["startLine"]) for place in places}
+    assert lines == ({("policies/policy.yaml", line)} if blocked else set())
+    assert (f"::error file=policies/policy.yaml,line={line}," in ran.log) is blocked
+    assert (JUnitXml.fromfile(str(folder / "junit.xml")).failures > 0) is blocked
+    assert ran.summary == (folder / "report.md").read_text()
 
 
 def test_a_named_work_directory_is_kept_and_a_rerun_there_resumes(new_runner: NewRunner, client: MlflowClient) -> None:
