@@ -88,7 +88,8 @@ def _head(facts: ReportFacts) -> str:
     if facts.outcome is not None and facts.verdict is not None:
         what = "hardened derivative of " if facts.promoted is Subject.HARDENED else ""
         unfinished = f"{_said(facts.unfinished)}\n\n" if facts.unfinished else ""
-        title = f"# {facts.verdict.value}: {what}{code_span(facts.model)}\n\n{unfinished}{outcome_text(facts.outcome)}"
+        said = outcome_text(facts.outcome, registered=facts.registered)
+        title = f"# {facts.verdict.value}: {what}{code_span(facts.model)}\n\n{unfinished}{said}"
     else:
         title = f"# QuantGuard: {code_span(facts.model)}\n\nNo verdict: this is a report of single stages."
     lines = []

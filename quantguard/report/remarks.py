@@ -76,7 +76,8 @@ def _level(facts: ReportFacts, decision: Decision, reason: Reason) -> Level:
 
 
 def _verdict(facts: ReportFacts, outcome: GateOutcome, told: Iterable[Remark]) -> Iterable[Remark]:
-    said = visible(facts.unfinished, _SENTENCE) if facts.unfinished else outcome_text(outcome)
+    outcome_said = outcome_text(outcome, registered=facts.registered)
+    said = visible(facts.unfinished, _SENTENCE) if facts.unfinished else outcome_said
     verdict = facts.verdict.value if facts.verdict is not None else "no verdict"
     message = f"{visible(facts.model)}: {verdict}. {said}"
     if facts.promoted is not None:

@@ -142,15 +142,16 @@ def scan_text(findings: tuple[Finding, ...] | None) -> str:
     return f"{len(findings)} finding{plural}, worst {worst_first(findings)[0].severity.value}"
 
 
-def outcome_text(outcome: GateOutcome) -> str:
-    """What may happen to the model, in one sentence."""
+def outcome_text(outcome: GateOutcome, *, registered: bool = True) -> str:
+    """What may happen to the model, in one sentence. One that is not registered is a directory."""
     if outcome.promoted is Subject.ORIGINAL:
         return "The original may be promoted as it is."
     told = f"The original {_said(outcome.original)}"
     if outcome.hardened is None:
         return f"{told}; nothing was hardened."
     if outcome.promoted is Subject.HARDENED:
-        return f"{told}; its hardened derivative may be promoted."
+        may = "derivative may be promoted" if registered else "copy passes: use that one instead"
+        return f"{told}; its hardened {may}."
     return f"{told}; its hardened derivative {_said(outcome.hardened)}."
 
 

@@ -128,5 +128,6 @@ def test_a_directory_that_passes_only_when_hardened_is_blocked_and_the_copy_name
     assert "registered" not in ran.out  # nothing was
     report = json.loads((tmp_path / "r.json").read_text())
     jsonschema.validate(report, report_schema())
-    assert (report["verdict"], report["promoted"]) == ("PROMOTE", "hardened")
+    assert (report["verdict"], report["promoted"]) == ("BLOCK", None)
+    assert "its hardened copy passes: use that one instead" in (tmp_path / "r.md").read_text()
     assert (tmp_path / "r.md").read_bytes() == (tmp_path / "work" / "report" / "report.md").read_bytes()
