@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from types import FrameType
 
 from action import containers, launch, outputs, preflight
@@ -38,10 +39,11 @@ def main(arguments: list[str]) -> int:
 
 def run() -> int:
     """Gate one model, and tell the job what came of it, whatever that is."""
-    job, log = None, Log(secrets_in(os.environ))
+    job, claim, log = None, None, Log(secrets_in(os.environ))
     log.mask()
     try:
         job = make_job(os.environ)
+        claim = launch.claim(job.work)
         _arm(job.timeout)
         result = launch.gate(job, log)
     except QuantGuardError as error:
@@ -53,8 +55,9 @@ def run() -> int:
         result = _ended(job, ExitCode.INCONCLUSIVE, "internal error in the launcher, which is in the log")
     finally:
         _disarm()
-        if job is not None:
+        if job is not None and claim is not None:
             launch.tidy(job.work, kept=job.kept)
+            claim.close()
     if result.problem:
         log.error(f"QuantGuard: {result.verdict.value}: {result.problem}")
     outputs.publish(result, os.environ, log)
@@ -62,8 +65,6 @@ def run() -> int:
 
 
 def _ended(job: Job | None, code: ExitCode, problem: str) -> outputs.Result:
-    from pathlib import Path
-
     # Whatever passed until then, a run that was ended has not.
     code = ExitCode.INCONCLUSIVE if code is ExitCode.PASSED else code
     return outputs.Result(code, job.model if job else "?", job.work if job else Path("?"), problem)
@@ -73,11 +74,12 @@ def sweep() -> int:
     """After a run that was killed: remove its container and its partial downloads."""
     try:
         job = make_job(os.environ)
-        launch.tidy(job.work, kept=job.kept)
+        with launch.claim(job.work):
+            launch.tidy(job.work, kept=job.kept)
         client = preflight.connect()
         containers.sweep(client)
         client.close()
-    except MachineError as error:  # without Docker there is nothing to remove
+    except MachineError as error:  # without Docker there is nothing to remove, and another run tidies up itself
         sys.stdout.write(f"{error}\n")
     except QuantGuardError:  # the run has said what is wrong with its inputs
         pass

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +135,24 @@ def pull(client: Any, job: Job, log: Log) -> None:
 
 
 _PULL_REMEDY = "check the digest, and log in to its registry in a step before"
+
+
+def claim(work: Path) -> socket.socket:
+    """Hold `work` for this process, until it closes what is returned or ends in any way.
+
+    Two runs in one directory would tidy away each other's files. The name is of the kernel's and leaves none behind.
+
+    Raises:
+        MachineError: another run of this user holds it.
+    """
+    name = hashlib.sha256(os.fsencode(work)).hexdigest()
+    held = socket.socket(socket.AF_UNIX)
+    try:
+        held.bind(f"\0quantguard-{os.getuid()}-{name}")
+    except OSError as error:
+        held.close()
+        raise MachineError("another run is at work here", path=work, remedy="wait until it is over") from error
+    return held
 
 
 def tidy(work: Path, *, kept: bool) -> None:

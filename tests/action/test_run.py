@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from action.launch import claim
 from tests.action.test_job import IMAGE
 from tests.test_house import ROOT
 
@@ -68,6 +69,20 @@ def test_secrets_are_masked_before_anything_else_and_never_written(workspace: Pa
     ran = action("run", workspace, MODEL="models:/s3cret/1", NETWORK="s3cret:x")
     assert ran.returncode == 4
     assert "s3cret" not in (workspace / "summary").read_text() + (workspace / "output").read_text()
+
+
+def test_two_runs_do_not_share_a_directory(workspace: Path) -> None:
+    held = workspace / "work"
+    (held / "model").mkdir(parents=True)
+    (held / "model.partial").mkdir()
+    with claim(held):
+        for verb, code in (("run", 2), ("sweep", 0)):
+            ran = action(verb, workspace, WORK=str(held))
+            assert (ran.returncode, ran.stderr) == (code, "")
+            assert "another run is at work here (wait until it is over)" in ran.stdout
+            assert (held / "model.partial").exists()
+    assert action("sweep", workspace, WORK=str(held)).returncode == 0
+    assert not (held / "model.partial").exists()
 
 
 def test_sweeping_without_docker_is_no_failure(workspace: Path) -> None:
