@@ -100,7 +100,7 @@ def serving() -> Iterator[Engine]:
         with (folder / "log").open("wb") as log:
             command = ["podman", "system", "service", "--time=900", f"unix://{path}"]
             service = subprocess.Popen(
-                command, env=_environment(folder), stdout=log, stderr=log, start_new_session=True
+                command, cwd=folder, env=_environment(folder), stdout=log, stderr=log, start_new_session=True
             )
         client = None
         try:
