@@ -25,8 +25,6 @@ _TITLES: Mapping[str, str] = {
     "assess": "assess: no network, no credential, weights read-only",
     "publish": "publish: network, the gate's own credential, no model code",
 }
-
-
 # The last file that each stage writes, in the work directory.
 _LEAVES: Mapping[str, str] = {
     "fetch": "fetched.json",

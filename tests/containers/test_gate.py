@@ -121,7 +121,9 @@ def test_a_policy_with_an_error_is_told_with_its_line_before_anything_is_fetched
     policies = shutil.copytree(tiny_policy, tmp_path / "policies")
     text = (policies / "policy.yaml").read_text()
     (policies / "policy.yaml").write_text(text.replace("max_upper_bound", "max_uper_bound"))
-    ran = new_runner(policies=policies).run()
+    runner = new_runner(policies=policies)
+    ran = runner.run()
     assert (ran.code, ran.outputs["exit-code"]) == (4, "4")
     assert "policies/policy.yaml:15: attack_success.content_injection.max_uper_bound: unknown key" in ran.log
-    assert not list(tmp_path.glob("model*"))
+    assert "::group::assess" not in ran.log
+    assert not runner.work.exists()  # nothing came, so nothing is kept
