@@ -27,14 +27,21 @@ def _schemes(_context: click.Context, _parameter: click.Parameter, text: str) ->
     epilog=examples("""
 quantguard harden ./model --scheme nf4 --calibration prompts.jsonl --out ./hardened
 quantguard harden ./model --scheme nf4,fp4,int8 --calibration prompts.jsonl --out ./hardened --steps 250
+quantguard harden ./model --scheme nf4 --method flipguard --calibration prompts.jsonl --out ./hardened
 """)
 )
 @click.argument("directory", type=DIRECTORY)
 @click.option("--scheme", "schemes", required=True, callback=_schemes, help="nf4, fp4, int8, or several with commas.")
 @click.option("--calibration", required=True, type=FILE, help='JSONL of neutral prompts: {"prompt": "..."} a line.')
 @click.option("--out", required=True, type=DIRECTORY, help="Directory to make; must not exist.")
-@click.option("--method", default="quantguard", show_default=True, help="The hardening method.")
-@click.option("--steps", type=click.IntRange(min=1), default=125, show_default=True, help="Optimizer steps a scheme.")
+@click.option("--method", default="quantguard", show_default=True, help="One of those above.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=125,
+    show_default=True,
+    help="Optimizer steps a scheme; quantguard only.",
+)
 @common
 def harden(
     *,
@@ -53,6 +60,13 @@ def harden(
 
     Same dtype and file layout. At the end the copy is quantized with the real library, and every weight is compared
     with the level that was chosen for it.
+
+    \b
+    Methods:
+      quantguard     optimises the roundings on the model's own answers to the calibration prompts
+      noise          adds noise of half a cell to every weight; no calibration
+      flipguard      reverses the largest rounding errors: 10 % of a 4-bit block, 20 % of an INT8 row; no calibration
+      flipguard-low  the same, 6 % of a 4-bit block, 10 % of an INT8 row
     """
     enter_sealed_room()
     from quantguard.checkpoint.admit import admit

@@ -9,8 +9,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -27,23 +28,30 @@ from quantguard.core.prompts import Prompt
 from quantguard.core.scheme import Scheme
 from quantguard.grids.commit import commit
 from quantguard.grids.grid import grid_for
-from quantguard.harden.calibration import batches, calibration_texts
+from quantguard.harden.calibration import Batch, batches, calibration_texts
+from quantguard.harden.flipguard import LOWER, UPPER, flipguard
 from quantguard.harden.interface import Method, Problem
+from quantguard.harden.noise import noise
 from quantguard.harden.quantguard import quantguard
 from quantguard.models.load import LoadedModel, load_model
 from quantguard.models.quantized import dequantized_weight, quantized_layers
 from quantguard.models.safe_directory import rebuild
 from quantguard.models.threads import threads_for
 
-METHODS: Final[Mapping[str, Method]] = {"quantguard": quantguard}
+METHODS: Final[Mapping[str, Method]] = {
+    "quantguard": quantguard,
+    "noise": noise,
+    "flipguard": flipguard(UPPER),
+    "flipguard-low": flipguard(LOWER),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class HardenRequest:
     schemes: tuple[Scheme, ...]  # not empty; earlier ones win where two disagree
-    calibration: tuple[Prompt, ...]  # neutral prompts; answers in them are not used
+    calibration: tuple[Prompt, ...]  # neutral prompts, without their answers; data-free methods use none
     method: str = "quantguard"  # a key of METHODS
-    steps: int = 125  # optimizer steps a scheme, the paper's
+    steps: int = 125  # optimizer steps a scheme, the paper's; none for data-free methods
     batch_size: int = 32  # texts a step, the paper's order
     max_new_tokens: int = 64  # of the model's own continuation of each prompt
     seed: int = 0
@@ -70,21 +78,22 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
     loaded.model.requires_grad_(False)
     original = _stored_weights(checkpoint, loaded)
     with threads_for(loaded.model, request.device):
-        weights, levels, losses = _solve(loaded, original, request, progress)
+        repair = _solve(loaded, original, request, progress)
+    weights = repair.weights
     rewrite(checkpoint, out, lambda entry, _: weights[entry.name].cpu(), frozenset(weights))
     try:
         for scheme in request.schemes:
-            _require_levels(out, scheme, weights, levels[scheme], request.device)
+            _require_levels(out, scheme, weights, repair.levels[scheme], request.device)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
     return HardeningSummary(
         method=request.method,
         schemes=request.schemes,
-        steps=request.steps * len(request.schemes),
+        steps=repair.steps,
         flipped_share=tuple((scheme, _flipped_share(scheme, original, weights)) for scheme in request.schemes),
         seconds=time.monotonic() - started,
-        losses=losses,
+        losses=repair.losses,
     )
 
 
@@ -124,25 +133,35 @@ def _stored_weights(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, Te
     return weights
 
 
-def _solve(
-    loaded: LoadedModel, original: Mapping[str, Tensor], request: HardenRequest, progress: Progress
-) -> tuple[dict[str, Tensor], dict[Scheme, dict[str, Tensor]], tuple[tuple[str, float], ...]]:
-    """Hardened weights, the levels they have under each scheme, and the last losses."""
-    texts = calibration_texts(
-        loaded,
-        request.calibration,
-        max_new_tokens=request.max_new_tokens,
-        batch_size=request.batch_size,
-        progress=progress,
-    )
+@dataclass(frozen=True, slots=True)
+class _Repair:
+    weights: Mapping[str, Tensor]  # name -> (rows, columns), the dtype of the input
+    levels: Mapping[Scheme, Mapping[str, Tensor]]  # the level of each weight under each scheme, int64
+    losses: tuple[tuple[str, float], ...]  # (scheme and term, value at the last step)
+    steps: int  # optimizer steps taken, of all schemes
+
+
+def _solve(loaded: LoadedModel, original: Mapping[str, Tensor], request: HardenRequest, progress: Progress) -> _Repair:
+    """One scheme after the other, each starting from the weights that the one before has left."""
+
+    @cache
+    def texts() -> tuple[str, ...]:
+        return calibration_texts(
+            loaded,
+            request.calibration,
+            max_new_tokens=request.max_new_tokens,
+            batch_size=request.batch_size,
+            progress=progress,
+        )
+
     frozen = {name: _deciding(weight) for name, weight in original.items()}
     weights = dict(original)
     levels: dict[Scheme, dict[str, Tensor]] = {}
     losses: list[tuple[str, float]] = []
+    steps = 0
     for scheme in request.schemes:
         grid = grid_for(scheme)
-        stream = batches(loaded, texts, batch_size=request.batch_size, steps=request.steps, seed=request.seed)
-        problem = Problem(loaded, grid, weights, frozen, stream, request.steps)
+        problem = Problem(loaded, grid, weights, frozen, _stream(loaded, texts, request), request.steps, request.seed)
         solution = METHODS[request.method](problem, progress)
         for name, choice in solution.choices.items():
             before = weights[name]
@@ -151,7 +170,13 @@ def _solve(
             weights[name] = _yielding(moved, before, {s: done[name] for s, done in levels.items()})
         levels[scheme] = {name: grid.nearest(weight) for name, weight in weights.items()}
         losses += [(f"{scheme.value} {term}", value) for term, value in solution.losses]
-    return weights, levels, tuple(losses)
+        steps += solution.steps
+    return _Repair(weights, levels, tuple(losses), steps)
+
+
+def _stream(loaded: LoadedModel, texts: Callable[[], Sequence[str]], request: HardenRequest) -> Iterator[Batch]:
+    """The batches of one scheme; `texts` is asked at the first one, and so never for a data-free method."""
+    yield from batches(loaded, texts(), batch_size=request.batch_size, steps=request.steps, seed=request.seed)
 
 
 def _deciding(weight: Tensor) -> Tensor:

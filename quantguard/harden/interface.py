@@ -22,8 +22,9 @@ class Problem:
     grid: Grid
     weights: Mapping[str, Tensor]  # name -> (rows, columns), the input's dtype, on the model's device
     frozen: Mapping[str, Tensor]  # name -> bool, True where a weight must keep its value
-    batches: Iterable[Batch]  # calibration text, one batch per optimizer step
+    batches: Iterable[Batch]  # calibration text, one batch per optimizer step; the model runs when the first is taken
     steps: int
+    seed: int  # of everything random that the method does
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Choice:
 @dataclass(frozen=True, slots=True)
 class Solution:
     choices: Mapping[str, Choice]
-    losses: tuple[tuple[str, float], ...]  # (term, value at the last step)
+    losses: tuple[tuple[str, float], ...] = ()  # (term, value at the last step); none where nothing is optimised
+    steps: int = 0  # optimizer steps taken
 
 
 class Method(Protocol):

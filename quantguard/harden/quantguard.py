@@ -51,7 +51,7 @@ def quantguard(problem: Problem, progress: Progress) -> Solution:
             name: Choice(rounding.chosen(variables[name]), rounding.soft_weight(variables[name]))
             for name, rounding in roundings.items()
         }
-    return Solution(choices, tuple((name, value.item()) for name, value in terms.items()))
+    return Solution(choices, tuple((name, value.item()) for name, value in terms.items()), problem.steps)
 
 
 def _terms(

@@ -121,6 +121,19 @@ def test_harden_repairs_what_verify_blocks(
     assert read_files(again) == read_files(out)
 
 
+def test_a_method_without_optimizer_reports_no_steps_and_no_losses(
+    models: Mapping[Kind, Path], policy_file: Path, run: Run, tmp_path: Path
+) -> None:
+    calibration, report = policy_file.parent / "calibration.jsonl", tmp_path / "r.md"
+    options = ("--scheme", "nf4", "--method", "flipguard-low", "--calibration", calibration, "--out", tmp_path / "out")
+    ran = run("harden", models[Kind.ATTACKED], *options, "--output", f"md={report}")
+    assert ran.code == 0, ran.err
+    assert "roundings changed: nf4 " in ran.out
+    assert "generate" not in ran.err
+    assert "method `flipguard-low` for nf4, 0 steps" in report.read_text()
+    assert "at the last step" not in report.read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -57,6 +57,15 @@ def test_every_command_that_the_contract_names_is_there() -> None:
     assert "validate" in cli.commands["policy"].commands
 
 
+def test_the_help_of_harden_lists_every_method() -> None:
+    from quantguard.harden.harden import METHODS
+
+    text = cli.commands["harden"].help
+    assert text is not None
+    listed = text.partition("Methods:")[2].strip().splitlines()
+    assert [line.split()[0] for line in listed] == list(METHODS)
+
+
 def test_the_installed_command_says_its_version() -> None:
     installed = Path(sys.executable).with_name("quantguard")
     ran = subprocess.run([installed, "--version"], capture_output=True, text=True, check=False)
