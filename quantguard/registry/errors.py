@@ -62,7 +62,7 @@ _REMEDY: Final[dict[type[RegistryError], str]] = {
     RegistryError: "see the message of the registry, then run again",
 }
 _MAX_MESSAGE = 600
-_USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
+_USERINFO = re.compile(r"(?<=://)[^/\s]*@")  # to the last @: a password may hold one
 
 
 def redacted(text: str) -> str:

@@ -80,6 +80,7 @@ def test_a_lost_connection_inside_mlflows_own_error_is_seen() -> None:
 
 def test_no_password_is_repeated() -> None:
     assert redacted("no http://ann:secret@host/x nor s3://k:v@b") == "no http://host/x nor s3://b"
+    assert redacted("no http://ann:s@cr@t@host/x, mail me@host") == "no http://host/x, mail me@host"
     with pytest.raises(RegistryUnreachableError) as caught:
         MlflowRegistry("http://ann:secret@127.0.0.1:1").identify(REF)
     assert "secret" not in str(caught.value)
