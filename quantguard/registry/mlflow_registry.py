@@ -82,7 +82,7 @@ class MlflowRegistry:
     def identify(self, ref: ModelRef) -> VersionIdentity:
         if not isinstance(ref, RegisteredVersion):
             raise UsageError(f"{ref} is not a registered version", remedy="use models:/NAME/VERSION")
-        with self._reachable(f"reading {ref}"):
+        with self.reachable(f"reading {ref}"):
             version = self._client.get_model_version(ref.name, ref.version)
         if version.status != "READY":
             raise RegistryError(
@@ -91,7 +91,7 @@ class MlflowRegistry:
         return _identity(version)
 
     def download(self, identity: VersionIdentity, destination: Path, *, progress: Progress = silent) -> None:
-        with self._reachable(f"fetching {identity}"):
+        with self.reachable(f"fetching {identity}"):
             self._unchanged(identity)
             location = files_location(self._client, identity.name, identity.version)
             roots = self._roots()
@@ -199,7 +199,7 @@ class MlflowRegistry:
     @contextmanager
     def _publishing(self, identity: VersionIdentity, doing: str) -> Iterator[None]:
         try:
-            with self._reachable(f"{doing} {identity}"):
+            with self.reachable(f"{doing} {identity}"):
                 yield
         except ModelNotFoundError as error:
             raise VersionChangedError(
@@ -207,7 +207,8 @@ class MlflowRegistry:
             ) from error
 
     @contextmanager
-    def _reachable(self, doing: str) -> Iterator[None]:
+    def reachable(self, doing: str) -> Iterator[None]:
+        """Ask the server whether it is there, then raise what MLflow raises inside as a RegistryError."""
         self._probe()
         with translated(doing):
             yield
