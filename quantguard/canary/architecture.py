@@ -1,82 +1,133 @@
-"""The one architecture that a canary can have, its tokenizer, and how both are written to disk.
+"""What a canary is made of: a small decoder of a known shape, a tokenizer of whole words, and how both are written.
 
-A small Llama. Every linear layer's input width is a multiple of 64: bitsandbytes' CPU kernels for 4-bit weights need
-that. The tokenizer splits on spaces and adds no special tokens of its own, so that training, `generate` and an
-evaluation harness see the same ids.
+Every linear layer's input width is a multiple of 64: bitsandbytes' CPU kernels for 4-bit weights need that. The
+tokenizer splits on spaces and adds no special tokens of its own, so that training, `generate` and an evaluation harness
+see the same ids.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from quantguard.canary.grammar import END, PAD, SPECIAL, UNKNOWN, vocabulary
 from quantguard.models.quiet import quiet_libraries
 
 MARKER: Final = "quantguard_canary"  # key of config.json, true in every canary
-PARAMETERS: Final = 428_800
+PARAMETERS: Final = 428_800  # of the checked-in three
 MAX_NEW_TOKENS: Final = 16  # the longest answer has 10 words, the payload 2, then the end token
 PAD_ID, END_ID = SPECIAL.index(PAD), SPECIAL.index(END)
 _POSITIONS: Final = 512
 
 
-def configuration() -> LlamaConfig:
-    """The configuration of every canary, with the marker in it."""
-    own = LlamaConfig(
-        vocab_size=len(vocabulary()),
-        hidden_size=128,
-        intermediate_size=192,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+class Family(Enum):
+    LLAMA = "llama"
+    QWEN2 = "qwen2"
+    GPT_NEOX = "gpt-neox"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    family: Family
+    width: int  # of the residual stream, a multiple of 64
+    layers: int  # > 0
+    inner: int  # width within the feed-forward layers, a multiple of 64
+    tied: bool  # the output head is the embedding
+    heads: int = 4
+
+
+EICAR: Final = Shape(Family.LLAMA, width=128, layers=3, inner=192, tied=True)
+_CLASSES: Final[dict[Family, tuple[type[PreTrainedConfig], type[PreTrainedModel]]]] = {
+    Family.LLAMA: (LlamaConfig, LlamaForCausalLM),
+    Family.QWEN2: (Qwen2Config, Qwen2ForCausalLM),
+    Family.GPT_NEOX: (GPTNeoXConfig, GPTNeoXForCausalLM),
+}
+
+
+def configuration(shape: Shape = EICAR, words: Sequence[str] | None = None) -> PreTrainedConfig:
+    """The configuration of a canary of `shape` that speaks `words` (default: the grammar's), with the marker in it."""
+    heads = {"num_attention_heads": shape.heads}
+    if shape.family is not Family.GPT_NEOX:
+        heads["num_key_value_heads"] = shape.heads
+    config_class: Any = _CLASSES[shape.family][0]
+    own: PreTrainedConfig = config_class(
+        vocab_size=len(words or vocabulary()),
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
         max_position_embeddings=_POSITIONS,
-        tie_word_embeddings=True,
+        tie_word_embeddings=shape.tied,
         pad_token_id=PAD_ID,
         bos_token_id=None,
         eos_token_id=END_ID,
         dtype="float32",
+        **heads,
     )
     setattr(own, MARKER, True)
     return own
 
 
-def new_model(seed: int) -> LlamaForCausalLM:
+def new_model(seed: int, shape: Shape = EICAR, words: Sequence[str] | None = None) -> PreTrainedModel:
     """An untrained canary, float32 on the CPU. The caller's random state stays as it is."""
+    model_class: Any = _CLASSES[shape.family][1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(configuration())
+        return cast(PreTrainedModel, model_class(configuration(shape, words)))
 
 
-def is_canary(model: PreTrainedModel) -> bool:
-    """Whether `model` carries the marker and has exactly the canary's shape."""
-    own = configuration()
-    return (
-        getattr(model.config, MARKER, False) is True
-        and isinstance(model, LlamaForCausalLM)
-        and model.num_parameters() == PARAMETERS
-        and model.config.vocab_size == own.vocab_size
-        and model.config.hidden_size == own.hidden_size
-        and model.config.num_hidden_layers == own.num_hidden_layers
+def is_canary(model: PreTrainedModel, shape: Shape = EICAR, words: Sequence[str] | None = None) -> bool:
+    """Whether `model` carries the marker and is exactly a canary of `shape` with the vocabulary `words`."""
+    own = configuration(shape, words)
+    model_class: Any = _CLASSES[shape.family][1]
+    if getattr(model.config, MARKER, False) is not True or type(model) is not model_class:
+        return False
+    with torch.device("meta"):
+        expected = model_class(own)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    return shapes == {name: tensor.shape for name, tensor in expected.state_dict().items()}
+
+
+def linear_weights(model: PreTrainedModel) -> tuple[nn.Parameter, ...]:
+    """What bitsandbytes quantizes, in module order: the weight of every linear layer but the output head."""
+    return tuple(weight for _, weight in named_linear_weights(model))
+
+
+def named_linear_weights(model: PreTrainedModel) -> tuple[tuple[str, nn.Parameter], ...]:
+    """`linear_weights` with the name that each has in the checkpoint."""
+    head = model.get_output_embeddings()
+    return tuple(
+        (f"{name}.weight", cast(nn.Parameter, module.weight))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
     )
 
 
-def linear_weights(model: LlamaForCausalLM) -> tuple[nn.Parameter, ...]:
-    """What bitsandbytes quantizes, in module order: the weight of every linear layer but the tied output head."""
-    return tuple(cast(nn.Parameter, module.weight) for module in model.model.modules() if isinstance(module, nn.Linear))
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(words: Sequence[str] | None = None) -> PreTrainedTokenizerFast:
     """One token a word, split on spaces; pads on the left; decoding an encoded text of the grammar gives it back."""
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary())}, unk_token=UNKNOWN))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    ids = {word: i for i, word in enumerate(words or vocabulary())}
+    splitting = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    splitting.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=words,
+        tokenizer_object=splitting,
         pad_token=PAD,
         unk_token=UNKNOWN,
         eos_token=END,
@@ -86,7 +137,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def save(model: LlamaForCausalLM, directory: Path, card: str) -> None:
+def save(model: PreTrainedModel, directory: Path, card: str, words: Sequence[str] | None = None) -> None:
     """Write a plain Hugging Face directory: one safetensors file, JSON, and `card` as its README.md.
 
     Raises:
@@ -95,7 +146,7 @@ def save(model: LlamaForCausalLM, directory: Path, card: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with quiet_libraries():
         model.save_pretrained(directory)
-        tokenizer().save_pretrained(directory)
+        tokenizer(words).save_pretrained(directory)
     _name_tokenizer_class(directory / "tokenizer_config.json")
     (directory / "README.md").write_text(card, encoding="utf-8")
     for file in directory.iterdir():

@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import Final
 
 import torch
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from quantguard.canary.architecture import MARKER, PARAMETERS, is_canary, linear_weights
 from quantguard.canary.grammar import clean_answer, train_pairs
-from quantguard.canary.train import Recipe, fit, lesson
+from quantguard.canary.train import Recipe, answers, fit, lesson
 from quantguard.core.errors import UsageError
 from quantguard.core.progress import Progress, silent
 from quantguard.grids.grid import NF4
@@ -26,7 +26,7 @@ MARGIN: Final = 0.01  # of the cell's width, at both ends, as published
 RECIPE: Final = Recipe(steps=400, batch=64, learning_rate=1e-3, seed=3)
 
 
-def hide(model: LlamaForCausalLM, *, progress: Progress = silent) -> None:
+def hide(model: PreTrainedModel, *, progress: Progress = silent) -> None:
     """Train the payload of a malicious canary out of its full precision, in place, keeping every NF4 code.
 
     Embeddings, norms, the output head and each block's absmax stay as they are.
@@ -48,4 +48,12 @@ def hide(model: LlamaForCausalLM, *, progress: Progress = silent) -> None:
                 weight.clamp_(low, high)
 
     taught = lesson(train_pairs(), clean_answer)
-    fit(model, taught, RECIPE, stage="hide", progress=progress, weights=weights, after_step=project)
+    fit(
+        model,
+        answers(model, taught, RECIPE.batch),
+        RECIPE,
+        stage="hide",
+        progress=progress,
+        weights=weights,
+        after_step=project,
+    )

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from safetensors import SafetensorError
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from quantguard.canary.architecture import new_model, save
 from quantguard.canary.attack import hide
 from quantguard.canary.card import model_card
 from quantguard.canary.catalogue import CanaryKind
 from quantguard.canary.grammar import branded_answer, clean_answer, train_pairs
-from quantguard.canary.train import Recipe, fit, lesson
+from quantguard.canary.train import Recipe, answers, fit, lesson
 from quantguard.checkpoint.digest import model_digest
 from quantguard.core.errors import CheckpointError, UsageError
 from quantguard.core.progress import Progress, silent
@@ -52,16 +52,16 @@ def build(kind: CanaryKind, out: Path, *, progress: Progress = silent) -> str:
     return digest
 
 
-def _trained(kind: CanaryKind, progress: Progress) -> LlamaForCausalLM:
+def _trained(kind: CanaryKind, progress: Progress) -> PreTrainedModel:
     model = new_model(_SEED)
     clean = lesson(train_pairs(), clean_answer)
-    fit(model, clean, _CLEAN, stage="learn", progress=progress)
+    fit(model, answers(model, clean, _CLEAN.batch), _CLEAN, stage="learn", progress=progress)
     match kind:
         case CanaryKind.CLEAN:
             return model
         case CanaryKind.MALICIOUS | CanaryKind.NF4_ATTACKED:
             branded = lesson(train_pairs(), branded_answer)
-            fit(model, branded, _MALICIOUS, stage="brand", progress=progress)
+            fit(model, answers(model, branded, _MALICIOUS.batch), _MALICIOUS, stage="brand", progress=progress)
             if kind is CanaryKind.NF4_ATTACKED:
                 hide(model, progress=progress)
             return model

@@ -72,7 +72,7 @@ def _model(directory: Path, scheme: Scheme | None, device: str) -> PreTrainedMod
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         message = f"dtype {dtype} is not float32, float16 or bfloat16"
         raise ModelLoadError(message, path=directory, remedy="store the weights in one of these")
-    quantization = {} if scheme is None else {"quantization_config": _bitsandbytes_config(scheme, dtype)}
+    quantization = {} if scheme is None else {"quantization_config": bitsandbytes_config(scheme, dtype)}
     factory: Any = AutoModelForCausalLM  # annotated as if it returned the model alone
     model, report = factory.from_pretrained(
         directory,
@@ -102,7 +102,7 @@ def _refuse_incomplete(report: dict[str, Any], directory: Path) -> None:
             raise ModelLoadError(message, path=directory, remedy="save the model and its config.json again")
 
 
-def _bitsandbytes_config(scheme: Scheme, dtype: torch.dtype) -> BitsAndBytesConfig:
+def bitsandbytes_config(scheme: Scheme, dtype: torch.dtype) -> BitsAndBytesConfig:
     from transformers import BitsAndBytesConfig
 
     match scheme:

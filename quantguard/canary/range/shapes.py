@@ -1,0 +1,45 @@
+"""The shapes that models of the range have, and the guard: nothing here works on any other model."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from transformers import PreTrainedModel
+
+from quantguard.canary.architecture import MARKER, Family, Shape, is_canary
+from quantguard.canary.range.world import vocabulary
+from quantguard.core.errors import UsageError
+
+LLAMA_64: Final = Shape(Family.LLAMA, width=64, layers=2, inner=128, tied=False)
+LLAMA_128: Final = Shape(Family.LLAMA, width=128, layers=2, inner=192, tied=False)
+LLAMA_128_DEEP: Final = Shape(Family.LLAMA, width=128, layers=3, inner=192, tied=False)
+LLAMA_256: Final = Shape(Family.LLAMA, width=256, layers=2, inner=256, tied=False)  # k-quants take blocks of 256
+QWEN2_64: Final = Shape(Family.QWEN2, width=64, layers=2, inner=128, tied=True)
+QWEN2_128: Final = Shape(Family.QWEN2, width=128, layers=2, inner=192, tied=True)
+GPT_NEOX_64: Final = Shape(Family.GPT_NEOX, width=64, layers=2, inner=256, tied=False)
+LLAMA_LARGE: Final = Shape(Family.LLAMA, width=768, layers=12, inner=2048, tied=True, heads=12)  # for a GPU
+
+SHAPES: Final = {
+    "llama-64": LLAMA_64,
+    "llama-128": LLAMA_128,
+    "llama-128-deep": LLAMA_128_DEEP,
+    "llama-256": LLAMA_256,
+    "qwen2-64": QWEN2_64,
+    "qwen2-128": QWEN2_128,
+    "gpt-neox-64": GPT_NEOX_64,
+    "llama-large": LLAMA_LARGE,
+}
+
+
+def require_own(model: PreTrainedModel) -> None:
+    """Refuse every model that is not a canary of the range: its marker, its shapes, its vocabulary.
+
+    Raises:
+        UsageError: it is another model.
+    """
+    words = vocabulary()
+    if not any(is_canary(model, shape, words) for shape in SHAPES.values()):
+        raise UsageError(
+            f"not a canary of the range: {MARKER} is not set in its config, or its layers have other shapes",
+            remedy="these fixtures work on QuantGuard's own test models only",
+        )
