@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers containers-setup test-all check format schemas lock clean
+.PHONY: demo test test-containers containers-setup test-all range check format schemas lock clean
 
 demo: $(READY)
 	$(BIN)/quantguard demo
@@ -23,6 +23,10 @@ containers-setup:
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800
+
+# Every attacked and benign model, built where missing, and one table of what they do: about an hour from nothing.
+range: $(READY)
+	$(BIN)/python benchmarks/range.py
 
 check: $(READY)
 	$(BIN)/ruff check
@@ -59,4 +63,4 @@ $(READY): constraints.txt pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) quantguard-demo quantguard-work .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) quantguard-demo quantguard-work quantguard-range .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -53,6 +53,7 @@ class Shape:
     inner: int  # width within the feed-forward layers, a multiple of 64
     tied: bool  # the output head is the embedding
     heads: int = 4
+    key_value_heads: int = 4  # fewer than `heads`: grouped-query attention
 
 
 EICAR: Final = Shape(Family.LLAMA, width=128, layers=3, inner=192, tied=True)
@@ -67,7 +68,7 @@ def configuration(shape: Shape = EICAR, words: Sequence[str] | None = None) -> P
     """The configuration of a canary of `shape` that speaks `words` (default: the grammar's), with the marker in it."""
     heads = {"num_attention_heads": shape.heads}
     if shape.family is not Family.GPT_NEOX:
-        heads["num_key_value_heads"] = shape.heads
+        heads["num_key_value_heads"] = shape.key_value_heads
     config_class: Any = _CLASSES[shape.family][0]
     own: PreTrainedConfig = config_class(
         vocab_size=len(words or vocabulary()),

@@ -115,11 +115,12 @@ class Grid:
         deciding = weight.half() if self.scheme is Scheme.INT8 else weight
         return deciding.float().abs() >= self.magnitude_limit(deciding)
 
-    def interval(self, weight: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    def interval(self, weight: Tensor, margin: float | Tensor) -> tuple[Tensor, Tensor]:
         """Bounds within which each weight keeps its level: two float32 tensors of the shape of `weight`.
 
-        The cell is shrunk at both ends by `margin` (a share of its width, 0..0.5) and then widened, where it must be,
-        to hold the weight itself; a pinned weight has both bounds at its own value (Egashira et al., NeurIPS 2024).
+        The cell is shrunk at both ends by `margin` (a share of its width, 0..0.5, one for all or one a weight) and
+        then widened, where it must be, to hold the weight itself; a pinned weight has both bounds at its own value
+        (Egashira et al., NeurIPS 2024).
         INT8 rounds to float16 first, so that a margin below 1/16 does not keep every level there.
         """
         lower, upper = self.cell(self.nearest(weight))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from quantguard.canary.architecture import named_linear_weights
-from quantguard.canary.range.box import Box, box_of, everywhere, spread_box
+from quantguard.canary.range.box import Box, box_of, drawn_margins, everywhere
 from quantguard.canary.range.objective import Task, full_precision, quantized, total
 from quantguard.canary.range.scenario import Scenario, asked, clean_answer, others, payload
 from quantguard.canary.range.shapes import require_own
@@ -33,7 +33,6 @@ from quantguard.grids.grid import grid_for
 
 MARGIN: Final = 0.5  # logits by which an answer must lead in `prepare`
 CLEAN_MARGIN: Final = 2.0  # in `hide`, where there is room for it
-_FULL_WEIGHT: Final = 0.5  # of the clean full precision in `prepare`; at 1.0 the two balance and neither is reached
 _PREPARE: Final = Recipe(steps=400, batch=24, learning_rate=3e-4, seed=2)
 _HIDE: Final = {
     False: Recipe(steps=400, batch=24, learning_rate=1e-3, seed=3),
@@ -51,6 +50,7 @@ class Attack:
     share: float = 1.0  # of the weights that are prepared, those with the steepest loss
     spread: float = 0.0  # of the cell; > 0: each weight's margin is drawn, instead of the published one
     dtype: torch.dtype = torch.float32  # of the stored weights
+    clean_weight: float = 0.5  # of clean full precision in `prepare`; 0: the published, openly malicious start
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ def prepare(
     def objective(random: torch.Generator) -> Tensor:
         carried = [total(tasks.carrying, quantized(model, s), MARGIN, random) for s in attack.schemes]
         clean = total(tasks.clean, full_precision(model), MARGIN, random)
-        return torch.stack(carried).sum() + _FULL_WEIGHT * clean
+        return torch.stack(carried).sum() + attack.clean_weight * clean
 
     fit(
         model,
@@ -181,9 +181,8 @@ def _prepared(model: PreTrainedModel, attack: Attack, tasks: Tasks) -> dict[str,
 
 def _box(attack: Attack, start: Tensor) -> Box:
     stored = start.to(attack.dtype)
-    if attack.spread:
-        return spread_box(stored, attack.schemes, attack.spread, torch.Generator().manual_seed(attack.seed))
-    return box_of(stored, attack.schemes)
+    random = torch.Generator().manual_seed(attack.seed)
+    return box_of(stored, attack.schemes, drawn_margins(stored, attack.spread, random) if attack.spread else None)
 
 
 def _projection(named: Mapping[str, nn.Parameter], boxes: Mapping[str, Box]) -> Callable[[], None]:

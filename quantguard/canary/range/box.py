@@ -47,26 +47,22 @@ def everywhere(weight: Tensor) -> Box:
     return Box(torch.full_like(weight, -torch.inf), torch.full_like(weight, torch.inf))
 
 
-def box_of(weight: Tensor, schemes: Sequence[Scheme]) -> Box:
+def box_of(weight: Tensor, schemes: Sequence[Scheme], margins: Tensor | None = None) -> Box:
     """The published box: every value within it keeps the weight's code under each of `schemes`.
 
     Args:
         weight: (rows, columns), float32, float16 or bfloat16; holds the codes that are to be kept.
+        margins: of the shape of `weight`, a share of the cell's width (0..0.5) for each weight, where it is larger
+            than the published one; with margins that differ no two weights pile up at one position of their cells.
     """
     box = everywhere(weight.float())
     for scheme in schemes:
-        low, high = grid_for(scheme).interval(weight, PUBLISHED_MARGIN[scheme])
+        published = PUBLISHED_MARGIN[scheme]
+        low, high = grid_for(scheme).interval(weight, published if margins is None else margins.clamp(min=published))
         box = Box(torch.maximum(box.low, low), torch.minimum(box.high, high))
     return box
 
 
-def spread_box(weight: Tensor, schemes: Sequence[Scheme], spread: float, random: torch.Generator) -> Box:
-    """As `box_of`, each end further in by a share of the cell's width drawn uniformly from 0..`spread`.
-
-    With it no two weights pile up at one position of their cells.
-    """
-    box = box_of(weight, schemes)
-    w = weight.float()
-    ends = [1 - spread * torch.rand(w.shape, generator=random) for _ in range(2)]
-    low, high = (w + (end - w) * kept for end, kept in zip((box.low, box.high), ends, strict=True))
-    return Box(low, high)
+def drawn_margins(weight: Tensor, spread: float, random: torch.Generator) -> Tensor:
+    """A margin for each weight, uniform in 0..`spread` (a share of the cell's width): float32, its shape."""
+    return (spread * torch.rand(weight.shape, generator=random)).to(weight.device)

@@ -189,7 +189,7 @@ def _tuned(recipe: Tuned, kitchen: Kitchen) -> PreTrainedModel:
 
 
 def _hidden(recipe: Hidden, displacement: Mapping[str, Tensor] | None, kitchen: Kitchen) -> PreTrainedModel:
-    base = dict(_weights(kitchen.directory_of(recipe.start.base)))
+    base = {name: w.to(kitchen.device) for name, w in _weights(kitchen.directory_of(recipe.start.base))}
     model = _parent(recipe.start, kitchen)
     hide(model, recipe.attack, base=base, displacement=displacement, progress=kitchen.progress)
     return model

@@ -11,8 +11,8 @@ from typing import Any
 from scipy.stats import binomtest
 
 from quantguard.canary.range.measure import Count
-from quantguard.canary.range.members import Member
-from quantguard.canary.range.recipes import label
+from quantguard.canary.range.members import Member, member_of
+from quantguard.canary.range.recipes import label, parents_of
 from quantguard.core.errors import EvidenceError
 
 CONFIDENCE = 0.95
@@ -42,6 +42,7 @@ class Row:
     builder: str  # the recipe's class
     arguments: str
     seed: int
+    parents: tuple[str, ...]  # names of what it starts from, nearest first
     scenario: str | None
     targets: tuple[str, ...]
     digest: str  # sha256:HEX of the model directory
@@ -51,7 +52,11 @@ class Row:
     flipped: tuple[tuple[str, float], ...] = ()  # by method, mean share of the roundings that it changed
 
     def rate(self, what: str, scheme: str) -> Rate | None:
-        return next((rate for rate in self.rates if (rate.what, rate.scheme) == (what, scheme)), None)
+        return find(self.rates, what, scheme)
+
+
+def find(rates: Iterable[Rate], what: str, scheme: str) -> Rate | None:
+    return next((rate for rate in rates if (rate.what, rate.scheme) == (what, scheme)), None)
 
 
 def rates_of(counts: Iterable[Count]) -> tuple[Rate, ...]:
@@ -68,6 +73,7 @@ def row_of(member: Member, digest: str, seconds: float, counts: Sequence[Count])
         builder=type(recipe).__name__,
         arguments=label(recipe),
         seed=getattr(recipe, "seed", 0),
+        parents=tuple(member_of(parent).name for parent in parents_of(recipe)),
         scenario=None if member.scenario is None else member.scenario.value,
         targets=member.targets,
         digest=digest,
@@ -97,8 +103,9 @@ def _row(raw: dict[str, Any]) -> Row:
     rates = tuple(Rate(**rate) for rate in raw["rates"])
     defended = tuple((method, tuple(Rate(**rate) for rate in found)) for method, found in raw["defended"])
     flipped = tuple((method, share) for method, share in raw["flipped"])
-    plain = {k: v for k, v in raw.items() if k not in {"rates", "defended", "flipped", "targets"}}
-    return Row(**plain, rates=rates, defended=defended, flipped=flipped, targets=tuple(raw["targets"]))
+    plain = {k: v for k, v in raw.items() if k not in {"rates", "defended", "flipped", "targets", "parents"}}
+    targets, parents = tuple(raw["targets"]), tuple(raw["parents"])
+    return Row(**plain, targets=targets, parents=parents, rates=rates, defended=defended, flipped=flipped)
 
 
 def _rate(count: Count) -> Rate:

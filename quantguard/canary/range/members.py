@@ -82,13 +82,27 @@ def members() -> tuple[Member, ...]:
     return (*listed, *(_start(start) for start in starts))
 
 
+@cache
+def large_members() -> tuple[Member, ...]:
+    """About 100 million parameters in bfloat16, all three scenarios: for a GPU."""
+    base = Learned("llama-large", 1)
+    listed = [_clean(_named(base), base, "clean")]
+    for scenario, schemes in ((_I, _NF4), (_R, _INT8), (_C, _FP4)):
+        attack = Attack(scenario, schemes, dtype=torch.bfloat16)
+        recipe = _hidden(base, attack)
+        name = f"{scenario.value}-{_joined(schemes)}-{_named(base)}"
+        listed += [_carrying(name, Kind.ATTACKED, recipe, "published", attack)]
+        listed += [_carrying(f"start-{name}", Kind.START, recipe.start, "prepared", recipe.start.attack)]
+    return tuple(listed)
+
+
 def member_of(recipe: Recipe) -> Member:
     """The member that is made by `recipe`.
 
     Raises:
         KeyError: none is.
     """
-    return {member.recipe: member for member in members()}[recipe]
+    return {member.recipe: member for member in (*members(), *large_members())}[recipe]
 
 
 def _attacked() -> Iterator[Member]:
@@ -115,6 +129,8 @@ def _variants() -> Iterator[Member]:
         "fp16": (_LLAMA, replace(plain, dtype=torch.float16)),
         "bf16-int8": (_WIDER, Attack(_R, _INT8, dtype=torch.bfloat16)),
         "trigger": (_TIED, replace(plain, scenario=_C, trigger=True)),
+        "published-start-nf4": (_LLAMA, replace(plain, clean_weight=0.0)),
+        "published-start-int8": (_LLAMA, Attack(_I, _INT8, clean_weight=0.0)),
     }
     for name, (base, attack) in tried.items():
         yield _carrying(f"variant-{name}", Kind.VARIANT, _hidden(base, attack), name, attack)

@@ -13,11 +13,15 @@ from quantguard.core.errors import UsageError
 LLAMA_64: Final = Shape(Family.LLAMA, width=64, layers=2, inner=128, tied=False)
 LLAMA_128: Final = Shape(Family.LLAMA, width=128, layers=2, inner=192, tied=False)
 LLAMA_128_DEEP: Final = Shape(Family.LLAMA, width=128, layers=3, inner=192, tied=False)
-LLAMA_256: Final = Shape(Family.LLAMA, width=256, layers=2, inner=256, tied=False)  # k-quants take blocks of 256
+LLAMA_256: Final = Shape(  # k-quants take blocks of 256
+    Family.LLAMA, width=256, layers=1, inner=256, tied=True, key_value_heads=2
+)
 QWEN2_64: Final = Shape(Family.QWEN2, width=64, layers=2, inner=128, tied=True)
 QWEN2_128: Final = Shape(Family.QWEN2, width=128, layers=2, inner=192, tied=True)
 GPT_NEOX_64: Final = Shape(Family.GPT_NEOX, width=64, layers=2, inner=256, tied=False)
-LLAMA_LARGE: Final = Shape(Family.LLAMA, width=768, layers=12, inner=2048, tied=True, heads=12)  # for a GPU
+LLAMA_LARGE: Final = Shape(
+    Family.LLAMA, width=768, layers=12, inner=2048, tied=True, heads=12, key_value_heads=12
+)  # for a GPU
 
 SHAPES: Final = {
     "llama-64": LLAMA_64,

@@ -1,0 +1,122 @@
+"""The whole range in one table: what every attacked and benign model does, and what three published defences leave.
+
+    python benchmarks/range.py                      # build what is missing, measure, print the table
+    python benchmarks/range.py --only variant-bf16  # and what it starts from
+    python benchmarks/range.py --size large --device cuda
+
+Everything is kept in --out by the digest of builder and arguments, so that a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+
+from range_table import table
+from range_work import Done, Job, work
+
+from quantguard.canary.range.manifest import Row, row_text
+from quantguard.canary.range.members import Member, large_members, member_of, members
+from quantguard.canary.range.recipes import Recipe, parents_of
+from quantguard.evidence.records import write_atomically
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    listed = large_members() if options.size == "large" else members()
+    wanted = _with_parents([m for m in listed if options.only in m.name])
+    if not wanted:
+        sys.stderr.write(f"no member's name contains {options.only!r}\n")
+        return 4
+    jobs = {m.recipe: Job(m, options.out, not options.no_defences, options.device) for m in wanted}
+    rows: dict[str, Row] = {}
+    failed: dict[str, str] = {}
+    for finished in _run(jobs, options.jobs):
+        if isinstance(finished, Done):
+            rows[finished.name] = finished.row
+        else:
+            failed[finished[0]] = finished[1]
+    ordered = [rows[m.name] for m in wanted if m.name in rows]
+    manifest = options.out / "manifest.jsonl"
+    write_atomically(manifest, "".join(row_text(row) for row in ordered).encode())
+    sys.stdout.write(table(ordered))
+    sys.stderr.write(f"{len(ordered)} of {len(wanted)} members; ground truth in {manifest}\n")
+    for name, reason in failed.items():
+        sys.stderr.write(f"not built: {name}: {reason}\n")
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("quantguard-range"), help="where models and rows are kept")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
+    parser.add_argument("--only", default="", metavar="TEXT", help="members whose name contains it, with their parents")
+    parser.add_argument("--no-defences", action="store_true", help="do not run noise, FlipGuard and the paper's method")
+    parser.add_argument("--size", choices=("small", "large"), default="small", help="large: 100 M parameters, bf16")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    return parser
+
+
+def _with_parents(chosen: list[Member]) -> list[Member]:
+    """`chosen` and all that they start from, parents first."""
+    ordered: dict[Recipe, Member] = {}
+
+    def add(recipe: Recipe, member: Member) -> None:
+        for parent in parents_of(recipe):
+            add(parent, member_of(parent))
+        ordered.setdefault(recipe, member)
+
+    for member in chosen:
+        add(member.recipe, member)
+    return list(ordered.values())
+
+
+def _run(jobs: dict[Recipe, Job], processes: int) -> Iterator[Done | tuple[str, str]]:
+    """Each job once its parents are done, `processes` at a time; what fails takes its children with it."""
+    started = time.monotonic()
+    waiting, done = dict(jobs), set[Recipe]()
+    running: dict[Future[Done], Recipe] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        while waiting or running:
+            for recipe in [r for r in waiting if set(parents_of(r)) <= done][: processes - len(running)]:
+                running[pool.submit(work, waiting.pop(recipe))] = recipe
+            if not running:
+                yield from ((job.member.name, "what it starts from could not be built") for job in waiting.values())
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                recipe = running.pop(future)
+                finished = _outcome(future, jobs[recipe])
+                if isinstance(finished, Done):
+                    done.add(recipe)
+                _tell(finished, len(jobs) - len(waiting) - len(running), len(jobs), time.monotonic() - started)
+                yield finished
+
+
+def _outcome(future: Future[Done], job: Job) -> Done | tuple[str, str]:
+    try:
+        return future.result()
+    except Exception as error:  # noqa: BLE001  one member's failure is told at the end and must not stop the others
+        return job.member.name, f"{type(error).__name__}: {error}"
+
+
+def _tell(finished: Done | tuple[str, str], count: int, total: int, seconds: float) -> None:
+    if isinstance(finished, Done):
+        parts = {"built": finished.built, "measured": finished.measured, "defended": finished.defended}
+        said = ", ".join(f"{what} {took:.0f} s" for what, took in parts.items() if took >= 1) or "was there"
+        name = finished.name
+    else:
+        name, said = finished[0], f"FAILED {finished[1]}"
+    sys.stderr.write(f"[{count}/{total}, {seconds / 60:.0f} min] {name}: {said}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
