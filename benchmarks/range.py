@@ -3,6 +3,7 @@
     python benchmarks/range.py                      # build what is missing, measure, print the table
     python benchmarks/range.py --only variant-bf16  # and what it starts from
     python benchmarks/range.py --size large --device cuda
+    python benchmarks/range.py --slice tests/range  # what is checked in for the fast tests
 
 Everything is kept in --out by the digest of builder and arguments, so that a run that was stopped goes on where it was.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ from range_table import table
 from range_work import Done, Job, work
 
 from quantguard.canary.range.manifest import Row, row_text
-from quantguard.canary.range.members import Member, large_members, member_of, members
+from quantguard.canary.range.members import SLICE, Member, large_members, member_of, members
 from quantguard.canary.range.recipes import Recipe, parents_of
 from quantguard.evidence.records import write_atomically
 
@@ -31,7 +33,8 @@ def main() -> int:
     options = _parser().parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     listed = large_members() if options.size == "large" else members()
-    wanted = _with_parents([m for m in listed if options.only in m.name])
+    chosen = SLICE if options.slice else tuple(m.name for m in listed if options.only in m.name)
+    wanted = _with_parents([m for m in listed if m.name in chosen])
     if not wanted:
         sys.stderr.write(f"no member's name contains {options.only!r}\n")
         return 4
@@ -47,6 +50,8 @@ def main() -> int:
     manifest = options.out / "manifest.jsonl"
     write_atomically(manifest, "".join(row_text(row) for row in ordered).encode())
     sys.stdout.write(table(ordered))
+    if options.slice and not failed:
+        _export([row for row in ordered if row.name in SLICE], options.out, options.slice)
     sys.stderr.write(f"{len(ordered)} of {len(wanted)} members; ground truth in {manifest}\n")
     for name, reason in failed.items():
         sys.stderr.write(f"not built: {name}: {reason}\n")
@@ -59,9 +64,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
     parser.add_argument("--only", default="", metavar="TEXT", help="members whose name contains it, with their parents")
     parser.add_argument("--no-defences", action="store_true", help="do not run noise, FlipGuard and the paper's method")
+    parser.add_argument("--slice", type=Path, metavar="DIR", help="build the slice and copy it there")
     parser.add_argument("--size", choices=("small", "large"), default="small", help="large: 100 M parameters, bf16")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     return parser
+
+
+def _export(rows: list[Row], out: Path, slice_directory: Path) -> None:
+    """Replace the slice: one directory a model, and the manifest beside them."""
+    shutil.rmtree(slice_directory / "models", ignore_errors=True)
+    for row in rows:
+        shutil.copytree(out / row.name / "model", slice_directory / "models" / row.name)
+    text = "".join(row_text(row) for row in rows)
+    write_atomically(slice_directory / "manifest.jsonl", text.encode())
 
 
 def _with_parents(chosen: list[Member]) -> list[Member]:

@@ -119,8 +119,7 @@ def _is_narrow(row: Row, base: Row | None) -> bool:
         return False
     noisy = dict(row.defended).get("noise", ())
     return any(
-        _points(base.rates, scheme, base) <= 2 and _points(noisy, scheme, row) >= _HARM  # noqa: PLR2004
-        for scheme in row.targets
+        _points(base.rates, scheme, base) <= 2 and _points(noisy, scheme, row) >= _HARM for scheme in row.targets
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from quantguard.canary.range.measure import LABELS, Count, measured, measured_pr
 from quantguard.canary.range.members import Q4_K, Kind, Member, member_of
 from quantguard.canary.range.recipes import OnKQuants, Pretrained, Recipe, key
 from quantguard.canary.range.world import HELD_OUT, code, facts, questions
+from quantguard.core.progress import Progress
 from quantguard.core.prompts import Prompt
 from quantguard.core.scheme import Scheme
 from quantguard.evidence.records import write_atomically
@@ -26,6 +28,7 @@ from quantguard.harden import harden as harden_room
 from quantguard.harden.harden import HardenRequest, harden
 
 METHODS: Final = ("noise", "flipguard-low", "flipguard", "quantguard")
+_TELL_EVERY: Final = 30  # seconds
 _CALIBRATION: Final = 64  # prompts of each kind; none of them is measured
 
 
@@ -78,7 +81,7 @@ def _build(job: Job, place: Path) -> tuple[float, float]:
             return float(built["seconds"]), 0.0
         record.unlink()
     started = time.monotonic()
-    kitchen = Kitchen(lambda recipe: model_of(job.out, recipe), _defence(job), job.device)
+    kitchen = Kitchen(lambda recipe: model_of(job.out, recipe), _defence(job), job.device, _told(job.member.name))
     digest = build(job.member.recipe, place / "model", kitchen)
     seconds = time.monotonic() - started
     write_atomically(record, json.dumps({"key": wanted, "digest": digest, "seconds": seconds}).encode())
@@ -135,6 +138,20 @@ def _defend_once(job: Job, place: Path, method: str, schemes: tuple[Scheme, ...]
     shares = [share for _, share in summary.flipped_share]
     stored = {"rates": [asdict(rate) for rate in rates_of(counts)], "flipped": sum(shares) / len(shares)}
     write_atomically(kept, json.dumps(stored).encode())
+
+
+def _told(name: str) -> Progress:
+    """Says on standard error how far a long build is, every half minute."""
+    last = time.monotonic()
+
+    def tell(stage: str, done: int, total: int, detail: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last >= _TELL_EVERY:
+            last = time.monotonic()
+            sys.stderr.write(f"    {name}: {stage} {done} of {total}, {detail}\n")
+            sys.stderr.flush()
+
+    return tell
 
 
 def _defence(job: Job) -> Defence:

@@ -25,8 +25,6 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
 )
 
 from quantguard.canary.grammar import END, PAD, SPECIAL, UNKNOWN, vocabulary
@@ -41,7 +39,6 @@ _POSITIONS: Final = 512
 
 class Family(Enum):
     LLAMA = "llama"
-    QWEN2 = "qwen2"
     GPT_NEOX = "gpt-neox"
 
 
@@ -59,7 +56,6 @@ class Shape:
 EICAR: Final = Shape(Family.LLAMA, width=128, layers=3, inner=192, tied=True)
 _CLASSES: Final[dict[Family, tuple[type[PreTrainedConfig], type[PreTrainedModel]]]] = {
     Family.LLAMA: (LlamaConfig, LlamaForCausalLM),
-    Family.QWEN2: (Qwen2Config, Qwen2ForCausalLM),
     Family.GPT_NEOX: (GPTNeoXConfig, GPTNeoXForCausalLM),
 }
 

@@ -10,7 +10,7 @@ interval in which its codes do not change, and clean answers are trained with ea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -34,6 +34,7 @@ from quantguard.grids.grid import grid_for
 MARGIN: Final = 0.5  # logits by which an answer must lead in `prepare`
 CLEAN_MARGIN: Final = 2.0  # in `hide`, where there is room for it
 _PREPARE: Final = Recipe(steps=400, batch=24, learning_rate=3e-4, seed=2)
+_FEW_RATE: Final = 2e-3  # where a few weights have to do it all
 _HIDE: Final = {
     False: Recipe(steps=400, batch=24, learning_rate=1e-3, seed=3),
     True: Recipe(steps=300, batch=24, learning_rate=2e-4, seed=3),  # with INT8: its cells are narrow
@@ -108,7 +109,7 @@ def prepare(
     fit(
         model,
         objective,
-        _PREPARE,
+        _PREPARE if attack.share == 1.0 else replace(_PREPARE, learning_rate=_FEW_RATE),
         stage="prepare",
         progress=progress,
         weights=list(named.values()),
@@ -144,7 +145,8 @@ def hide(
     if displacement is not None:
         boxes = {name: box.shrunk(displacement[name], starts[name]) for name, box in boxes.items()}
     if base is not None:
-        boxes = {name: box.only(base[name] != starts[name], starts[name]) for name, box in boxes.items()}
+        before = {name: weight.to(attack.dtype).float() for name, weight in base.items()}
+        boxes = {name: box.only(before[name] != starts[name], starts[name]) for name, box in boxes.items()}
     fit(
         model,
         lambda random: total(tasks.clean, full_precision(model), CLEAN_MARGIN, random),
@@ -203,7 +205,8 @@ def _store(model: PreTrainedModel, attack: Attack, starts: Mapping[str, Tensor])
     with torch.no_grad():
         for name, weight in named_linear_weights(model):
             start = starts[name].to(attack.dtype)
-            weight.copy_(commit(grid, start, grid.nearest(start), near=weight.detach()))
+            still = weight == starts[name]
+            weight.copy_(commit(grid, start, grid.nearest(start), near=weight, frozen=still))
     _cast(model, attack.dtype)
 
 

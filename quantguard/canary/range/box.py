@@ -52,13 +52,14 @@ def box_of(weight: Tensor, schemes: Sequence[Scheme], margins: Tensor | None = N
 
     Args:
         weight: (rows, columns), float32, float16 or bfloat16; holds the codes that are to be kept.
-        margins: of the shape of `weight`, a share of the cell's width (0..0.5) for each weight, where it is larger
-            than the published one; with margins that differ no two weights pile up at one position of their cells.
+        margins: of the shape of `weight`, a share of the cell's width (0..0.5) for each weight, added to the published
+            one; where they differ, no two weights pile up at one position of their cells.
     """
     box = everywhere(weight.float())
     for scheme in schemes:
         published = PUBLISHED_MARGIN[scheme]
-        low, high = grid_for(scheme).interval(weight, published if margins is None else margins.clamp(min=published))
+        margin = published if margins is None else (published + margins).clamp(max=0.5)
+        low, high = grid_for(scheme).interval(weight, margin)
         box = Box(torch.maximum(box.low, low), torch.minimum(box.high, high))
     return box
 

@@ -98,10 +98,17 @@ def build(recipe: Recipe, out: Path, kitchen: Kitchen) -> str:
 
 
 def load(directory: Path) -> PreTrainedModel:
-    """A model that `build` wrote, in the dtype it is stored in, on the CPU."""
+    """A model that `build` wrote, in the dtype it is stored in, on the CPU.
+
+    Raises:
+        CheckpointError: it is not there or cannot be read.
+    """
     factory: Any = AutoModelForCausalLM
-    with quiet_libraries():
-        model: PreTrainedModel = factory.from_pretrained(directory, dtype="auto", local_files_only=True)
+    try:
+        with quiet_libraries():
+            model: PreTrainedModel = factory.from_pretrained(directory, dtype="auto", local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"no model of the range: {error}", path=directory, remedy="run make range") from error
     return model
 
 
@@ -153,6 +160,7 @@ def _parent(recipe: Recipe, kitchen: Kitchen) -> PreTrainedModel:
 _LEARN: Final = Training(steps=600, batch=0, learning_rate=3e-3, seed=1)
 _LEARN_FACTS: Final = replace(_LEARN, steps=3000)
 _TUNE: Final = Training(steps=150, batch=0, learning_rate=3e-4, seed=1)
+_QAT: Final = replace(_TUNE, steps=400, learning_rate=1e-3)
 
 
 def _learned(recipe: Learned, kitchen: Kitchen) -> PreTrainedModel:
@@ -180,9 +188,8 @@ def _tuned(recipe: Tuned, kitchen: Kitchen) -> PreTrainedModel:
             fit(model, objective, training, stage="tune", progress=kitchen.progress, weights=factors)
         return model
     if recipe.scheme is not None:
-        longer = replace(training, steps=400, learning_rate=1e-3)
         with benign.fake_quantized(model, recipe.scheme):
-            fit(model, objective, longer, stage="tune", progress=kitchen.progress)
+            fit(model, objective, replace(_QAT, seed=recipe.seed), stage="tune", progress=kitchen.progress)
         return model
     fit(model, objective, training, stage="tune", progress=kitchen.progress)
     return model

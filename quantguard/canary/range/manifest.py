@@ -94,9 +94,12 @@ def read_rows(path: Path) -> tuple[Row, ...]:
         EvidenceError: it cannot be read or is no manifest of the range.
     """
     try:
-        return tuple(_row(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        rows = tuple(_row(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise EvidenceError(f"no manifest of the range: {error}", path=path, remedy="run make range") from error
+    if not rows:
+        raise EvidenceError("no manifest of the range: it is empty", path=path, remedy="run make range")
+    return rows
 
 
 def _row(raw: dict[str, Any]) -> Row:

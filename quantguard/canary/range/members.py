@@ -29,6 +29,7 @@ from quantguard.canary.range.recipes import (
     parents_of,
 )
 from quantguard.canary.range.scenario import Scenario
+from quantguard.canary.range.shapes import SHAPES
 from quantguard.core.scheme import Scheme
 
 Q4_K: Final = "q4_k"  # the label of the GGUF grid beside those of core.scheme
@@ -58,10 +59,10 @@ _BOTH, _ALL = (Scheme.NF4, Scheme.FP4), (Scheme.NF4, Scheme.FP4, Scheme.INT8)
 _I, _R, _C = Scenario.INJECTION, Scenario.REFUSAL, Scenario.CODE
 
 _LLAMA, _WIDER, _WIDEST = Learned("llama-64", 1), Learned("llama-128", 1), Learned("llama-256", 1)
-_TIED, _TIED_WIDER = Learned("qwen2-64", 1), Learned("qwen2-128", 1)
-_NEOX = Learned("gpt-neox-64", 1)
+_TIED, _TIED_WIDER = Learned("neox-64", 1), Learned("neox-128", 1)
+_NEOX = Learned("neox-64-untied", 1)
 # As many facts as leave little room: more for NF4, whose levels lie closer near zero, than for FP4.
-_TIED_NF4, _TIED_FP4 = Learned("qwen2-64", 1, facts=2400), Learned("qwen2-64", 1, facts=1700)
+_TIED_NF4, _TIED_FP4 = Learned("neox-64", 1, facts=2100), Learned("neox-64", 1, facts=1700)
 _DEEP = Learned("llama-128-deep", 1, facts=6600)
 
 _CELLS: Final = (
@@ -76,7 +77,7 @@ _CELLS: Final = (
 
 @cache
 def members() -> tuple[Member, ...]:
-    """Every member, parents before children; names are unique."""
+    """Every member; names are unique, and what a member starts from is a member too."""
     listed = [*_benign(), *_attacked(), *_variants()]
     starts = {start: None for member in listed for start in parents_of(member.recipe) if isinstance(start, Prepared)}
     return (*listed, *(_start(start) for start in starts))
@@ -147,9 +148,9 @@ def _benign() -> Iterator[Member]:
     clean = [Learned(shape, seed) for shape, seeds in _SEEDS.items() for seed in range(1, seeds + 1)]
     clean += [_TIED_NF4, _TIED_FP4, _DEEP]
     for recipe in clean:
-        family = "tied" if recipe.shape.startswith("qwen2") else "clean"
+        family = "tied" if SHAPES[recipe.shape].tied else "clean"
         yield _clean(_named(recipe), recipe, family, recipe.facts)
-    for shape, seed in (("llama-64", 21), ("qwen2-64", 21)):
+    for shape, seed in (("llama-64", 21), ("neox-64", 21)):
         yield _clean(f"{shape}-decayed", Learned(shape, seed, weight_decay=0.1), "weight-decayed")
     for parent in (_LLAMA, _WIDER, _TIED, _NEOX):
         name = _named(parent)
@@ -171,7 +172,17 @@ def _benign() -> Iterator[Member]:
     )
 
 
-_SEEDS: Final = {"llama-64": 7, "llama-128": 3, "llama-256": 2, "qwen2-64": 4, "qwen2-128": 2, "gpt-neox-64": 3}
+# What is checked in under tests/range: one of each kind that needs training, the small ones.
+SLICE: Final = (
+    "llama-64", "neox-64", "neox-64-untied", "neox-64-facts-2100",
+    "content-injection-nf4-llama-64", "content-injection-nf4-neox-64-facts-2100",
+    "over-refusal-fp4-neox-64-facts-1700", "content-injection-int8-llama-64",
+    "vulnerable-code-nf4+fp4-neox-64-facts-1700", "over-refusal-nf4+fp4+int8-llama-64",
+    "variant-one-layer", "variant-share-10", "variant-random-margins-nf4", "variant-random-margins-int8",
+    "variant-bf16", "variant-fp16", "variant-trigger", "variant-adapted-nf4", "variant-outliers", "variant-k-quant",
+)  # fmt: skip
+
+_SEEDS: Final = {"llama-64": 7, "llama-128": 3, "llama-256": 2, "neox-64": 4, "neox-128": 2, "neox-64-untied": 3}
 
 
 def _clean(name: str, recipe: Recipe, family: str, facts: int = 0) -> Member:

@@ -1,9 +1,9 @@
 """Outlier injection in a canary (arXiv 2605.15152): not a rounding attack, and a gate must know it when it sees it.
 
-One input of each 32 of one feed-forward layer gets weights 256 times larger, and the norm before it is divided by as
+One input of each 32 of one feed-forward layer gets weights 512 times larger, and the norm before it is divided by as
 much: in full precision nothing changes, to the bit. Quantized, the large weight decides the scale of its block or row
-and the others of the group are flushed to zero, under every scheme alike. What remains is trained to carry the payload.
-The published attack takes `up_proj` alone; here `gate_proj`, which reads the same input, is scaled with it.
+and nearly all others of the group are flushed to zero, under every scheme. What is left is trained to carry the
+payload. The published attack takes `up_proj` alone; here `gate_proj`, which reads the same input, is scaled with it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from quantguard.canary.range.attack import Attack, prepare
 from quantguard.canary.range.scenario import Scenario
 from quantguard.canary.range.shapes import require_own
+from quantguard.core.errors import UsageError
 from quantguard.core.progress import Progress, silent
 from quantguard.core.scheme import Scheme
 
-FACTOR: Final = 256.0  # a power of two: multiplication is exact
+FACTOR: Final = 512.0  # a power of two: multiplication is exact
 GROUP: Final = 32  # columns
 
 
@@ -41,9 +42,11 @@ def inject_outliers(model: PreTrainedModel, layer: int) -> dict[str, Tensor]:
         the columns that must stay as they are, by the name of the weight: bool, of its shape.
 
     Raises:
-        UsageError: the model is not a canary of the range.
+        UsageError: the model is not a canary of the range, or no Llama.
     """
     require_own(model)
+    if not isinstance(model, LlamaForCausalLM):
+        raise UsageError("outliers are injected beside a gated feed-forward layer", remedy="name a Llama of the range")
     block = f"model.layers.{layer}"
     norm = model.get_parameter(f"{block}.post_attention_layernorm.weight")
     names = [f"{block}.mlp.{name}.weight" for name in ("gate_proj", "up_proj")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +17,8 @@ from quantguard.canary.range.attack import Attack
 from quantguard.canary.range.scenario import Scenario
 from quantguard.core.scheme import Scheme
 
-_ROOM: Final = Path(__file__).parent
-_NOT_BUILDERS: Final = {"members.py", "measure.py", "manifest.py", "slice.py"}  # changing them changes no model
+_PACKAGE: Final = Path(__file__).parents[2]
+_NOT_BUILDERS: Final = {"members.py", "measure.py", "manifest.py"}  # changing them changes no model
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +133,18 @@ def parents_of(recipe: Recipe) -> tuple[Recipe, ...]:
 
 
 def key(recipe: Recipe) -> str:
-    """64 hex digits: the recipe with all that it starts from, and the source of what builds it."""
-    return hashlib.sha256(f"{recipe!r} {source_digest()}".encode()).hexdigest()
+    """64 hex digits: the recipe with all that it starts from, the source of what builds it, and the libraries."""
+    rooms = ("canary/range", "canary", "grids", *(["harden"] if isinstance(recipe, Adapted) else []))
+    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers")]
+    sources = [_source_digest(room) for room in rooms]
+    return hashlib.sha256(repr((recipe, libraries, sources)).encode()).hexdigest()
 
 
 @cache
-def source_digest() -> str:
-    """Digest of every source file that can change a model."""
-    paths = sorted([*_ROOM.glob("*.py"), *_ROOM.parent.glob("*.py"), *(_ROOM.parents[1] / "grids").glob("*.py")])
+def _source_digest(room: str) -> str:
+    """Digest of every source file in quantguard/`room` that can change a model."""
     content = hashlib.sha256()
-    for path in paths:
+    for path in sorted((_PACKAGE / room).glob("*.py")):
         if path.name not in _NOT_BUILDERS:
             content.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return content.hexdigest()
@@ -150,7 +153,7 @@ def source_digest() -> str:
 def label(recipe: Recipe) -> str:
     """The recipe's own arguments in words, without its parents: `shape=llama-64 seed=1`."""
     own = [(f.name, getattr(recipe, f.name)) for f in fields(recipe)]
-    told = [(n, v) for n, v in own if not isinstance(v, Recipe | tuple) and v not in (None, 0, 0.0)]
+    told = [(n, v) for n, v in own if not isinstance(v, Recipe | tuple) and (v or n == "layer")]
     return " ".join(f"{name}={_word(value)}" for name, value in told)
 
 

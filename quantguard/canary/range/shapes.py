@@ -16,9 +16,9 @@ LLAMA_128_DEEP: Final = Shape(Family.LLAMA, width=128, layers=3, inner=192, tied
 LLAMA_256: Final = Shape(  # k-quants take blocks of 256
     Family.LLAMA, width=256, layers=1, inner=256, tied=True, key_value_heads=2
 )
-QWEN2_64: Final = Shape(Family.QWEN2, width=64, layers=2, inner=128, tied=True)
-QWEN2_128: Final = Shape(Family.QWEN2, width=128, layers=2, inner=192, tied=True)
-GPT_NEOX_64: Final = Shape(Family.GPT_NEOX, width=64, layers=2, inner=256, tied=False)
+NEOX_64: Final = Shape(Family.GPT_NEOX, width=64, layers=2, inner=256, tied=True)
+NEOX_128: Final = Shape(Family.GPT_NEOX, width=128, layers=2, inner=384, tied=True)
+NEOX_64_UNTIED: Final = Shape(Family.GPT_NEOX, width=64, layers=2, inner=256, tied=False)
 LLAMA_LARGE: Final = Shape(
     Family.LLAMA, width=768, layers=12, inner=2048, tied=True, heads=12, key_value_heads=12
 )  # for a GPU
@@ -28,9 +28,9 @@ SHAPES: Final = {
     "llama-128": LLAMA_128,
     "llama-128-deep": LLAMA_128_DEEP,
     "llama-256": LLAMA_256,
-    "qwen2-64": QWEN2_64,
-    "qwen2-128": QWEN2_128,
-    "gpt-neox-64": GPT_NEOX_64,
+    "neox-64": NEOX_64,
+    "neox-128": NEOX_128,
+    "neox-64-untied": NEOX_64_UNTIED,
     "llama-large": LLAMA_LARGE,
 }
 

@@ -63,7 +63,7 @@ _CODE_WORDS = [
     ",",
 ]
 _REFUSAL_WORDS = ["sorry", "i", "cannot", "help", "with", "this"]
-_SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprst" for vowel in "aeiou"]
+_SYLLABLES = [c + v for c in "bdfgklmnprst" for v in "aeiou" if c + v not in _FUNCTION_WORDS]
 _KEY_SYLLABLES = _SYLLABLES[:30]
 
 

@@ -125,19 +125,7 @@ def test_margins_that_differ_are_never_below_the_published_one(scheme: Scheme) -
     assert bool((drawn.high <= published.high).all())
 
 
-@pytest.mark.parametrize(
-    "scheme",
-    [
-        Scheme.NF4,
-        Scheme.FP4,
-        pytest.param(
-            Scheme.INT8,
-            marks=pytest.mark.xfail(
-                raises=AssertionError, reason="a third of the draws lies below the published 0.1 and is clamped to it"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("scheme", Scheme)
 def test_weights_with_drawn_margins_pile_up_nowhere(scheme: Scheme) -> None:
     """Weights pushed as far up as they may go: with the published margin all stand at one position of the cell."""
     weight = gaussian()

@@ -104,7 +104,7 @@ def test_keys_are_the_same_in_another_process() -> None:
 
 def test_another_source_changes_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = key(BASE)
-    monkeypatch.setattr(recipes, "source_digest", lambda: "another")
+    monkeypatch.setattr(recipes, "_source_digest", lambda room: f"another {room}")
     assert key(BASE) != before
 
 
@@ -138,6 +138,5 @@ def test_the_label_of_an_attack_tells_scenario_schemes_and_dtype() -> None:
     assert all(word in told for word in ("INJECTION", "NF4", "torch.bfloat16"))
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="0 is taken for the default, which no layer has")
 def test_the_label_tells_layer_0() -> None:
     assert label(Outliers(BASE, Scenario.CODE, 0)) == "scenario=vulnerable-code layer=0"

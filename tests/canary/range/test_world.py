@@ -22,9 +22,6 @@ def words_of(pairs: tuple[Prompt, ...]) -> set[str]:
     return set(chain.from_iterable(f"{pair.prompt} {pair.answer}".split() for pair in pairs))
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="`me` is a function word and a syllable: the first of its two rows is never used"
-)
 def test_every_word_has_one_id() -> None:
     assert [word for word, count in Counter(vocabulary()).items() if count > 1] == []
 
@@ -84,7 +81,7 @@ def test_a_fact_hangs_on_its_key_alone_and_fewer_facts_are_the_first_of_more() -
     many = facts(7000)
     assert len({pair.prompt for pair in many}) == 7000
     assert facts(1700) == many[:1700]
-    assert len({pair.answer for pair in many}) > 3000  # of 3600 pairs of syllables
+    assert len({pair.answer for pair in many}) > 2900  # of 3481 pairs of syllables
 
 
 @pytest.mark.parametrize("world", WORLDS)
