@@ -26,7 +26,9 @@ from range_work import Done, Job, work
 from quantguard.canary.range.manifest import Row, row_text
 from quantguard.canary.range.members import SLICE, Member, large_members, member_of, members
 from quantguard.canary.range.recipes import Recipe, parents_of
+from quantguard.core.errors import UsageError
 from quantguard.evidence.records import write_atomically
+from quantguard.models.device import resolve_device
 
 
 def main() -> int:
@@ -38,7 +40,12 @@ def main() -> int:
     if not wanted:
         sys.stderr.write(f"no member's name contains {options.only!r}\n")
         return 4
-    jobs = {m.recipe: Job(m, options.out, not options.no_defences, options.device) for m in wanted}
+    try:
+        device = resolve_device(options.device)
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        return 4
+    jobs = {m.recipe: Job(m, options.out, not options.no_defences, device) for m in wanted}
     rows: dict[str, Row] = {}
     failed: dict[str, str] = {}
     for finished in _run(jobs, options.jobs):

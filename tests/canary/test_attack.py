@@ -16,26 +16,32 @@ from quantguard.grids.grid import NF4
 from quantguard.models.quiet import quiet_libraries
 
 
-def unmarked() -> LlamaForCausalLM:
+def own_configuration() -> LlamaConfig:
     config = configuration()
+    assert isinstance(config, LlamaConfig)
+    return config
+
+
+def unmarked() -> LlamaForCausalLM:
+    config = own_configuration()
     setattr(config, MARKER, False)
     return LlamaForCausalLM(config)
 
 
 def marked_but_larger() -> LlamaForCausalLM:
-    config = configuration()
+    config = own_configuration()
     config.num_hidden_layers = 4
     return LlamaForCausalLM(config)
 
 
 def marked_with_another_vocabulary() -> LlamaForCausalLM:
-    config = configuration()
+    config = own_configuration()
     config.vocab_size = 80
     return LlamaForCausalLM(config)
 
 
 def marked_as_text() -> LlamaForCausalLM:
-    config = configuration()
+    config = own_configuration()
     setattr(config, MARKER, "true")
     return LlamaForCausalLM(config)
 
