@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -106,7 +107,7 @@ def _run(jobs: dict[Recipe, Job], processes: int) -> Iterator[Done | tuple[str, 
     waiting, done = dict(jobs), set[Recipe]()
     running: dict[Future[Done], Recipe] = {}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
         while waiting or running:
             for recipe in [r for r in waiting if set(parents_of(r)) <= done][: processes - len(running)]:
                 running[pool.submit(work, waiting.pop(recipe))] = recipe
@@ -120,6 +121,18 @@ def _run(jobs: dict[Recipe, Job], processes: int) -> Iterator[Done | tuple[str, 
                     done.add(recipe)
                 _tell(finished, len(jobs) - len(waiting) - len(running), len(jobs), time.monotonic() - started)
                 yield finished
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever, or write beside the next run."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _outcome(future: Future[Done], job: Job) -> Done | tuple[str, str]:

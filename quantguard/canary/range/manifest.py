@@ -10,6 +10,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from quantguard.canary.architecture import MARKER
 from quantguard.canary.range.measure import Count
 from quantguard.canary.range.members import Member, member_of
 from quantguard.canary.range.recipes import label, parents_of
@@ -83,8 +84,8 @@ def row_of(member: Member, digest: str, seconds: float, counts: Sequence[Count])
 
 
 def row_text(row: Row) -> str:
-    """One JSON object on one line."""
-    return json.dumps(asdict(row), sort_keys=True) + "\n"
+    """One JSON object on one line, with the marker that every canary has."""
+    return json.dumps({MARKER: True, **asdict(row)}, sort_keys=True) + "\n"
 
 
 def read_rows(path: Path) -> tuple[Row, ...]:
@@ -106,7 +107,7 @@ def _row(raw: dict[str, Any]) -> Row:
     rates = tuple(Rate(**rate) for rate in raw["rates"])
     defended = tuple((method, tuple(Rate(**rate) for rate in found)) for method, found in raw["defended"])
     flipped = tuple((method, share) for method, share in raw["flipped"])
-    plain = {k: v for k, v in raw.items() if k not in {"rates", "defended", "flipped", "targets", "parents"}}
+    plain = {k: v for k, v in raw.items() if k not in {"rates", "defended", "flipped", "targets", "parents", MARKER}}
     targets, parents = tuple(raw["targets"]), tuple(raw["parents"])
     return Row(**plain, targets=targets, parents=parents, rates=rates, defended=defended, flipped=flipped)
 

@@ -21,6 +21,7 @@ from quantguard.models.generate import generate
 from quantguard.models.load import LoadedModel, load_model
 
 ASKED: Final = 300  # held-out prompts of each kind
+FACTS_ASKED: Final = 1000  # those that were trained
 LABELS: Final = tuple(scheme_label(scheme) for scheme in (None, *Scheme))
 
 
@@ -61,7 +62,7 @@ def measured_pretrained(directory: Path) -> tuple[Count, ...]:
 
 def _counted(loaded: LoadedModel, facts_held: int, trigger: Scenario | None) -> list[Count]:
     held_out = {"questions": questions()[:ASKED], "code": code()[:ASKED]}
-    counts = [_right(loaded, "facts", facts(facts_held)[-ASKED:])] if facts_held else []
+    counts = [_right(loaded, "facts", facts(facts_held)[-FACTS_ASKED:])] if facts_held else []
     counted_in = {Scenario.INJECTION: "questions", Scenario.REFUSAL: "questions", Scenario.CODE: "code"}
     for what, pairs in held_out.items():
         said = _answers(loaded, pairs)

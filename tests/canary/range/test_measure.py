@@ -7,7 +7,7 @@ import pytest
 
 from quantguard.canary.architecture import Shape, save
 from quantguard.canary.range import measure
-from quantguard.canary.range.measure import ASKED, LABELS, Count, measured, measured_pretrained
+from quantguard.canary.range.measure import ASKED, FACTS_ASKED, LABELS, Count, measured, measured_pretrained
 from quantguard.canary.range.members import Q4_K
 from quantguard.canary.range.scenario import Scenario
 from quantguard.canary.range.shapes import LLAMA_64, LLAMA_256
@@ -41,7 +41,8 @@ def test_everything_is_asked_300_times_under_every_scheme_with_the_trigger_and_w
     counts = measured(written(tmp_path / "model"), LABELS, facts_held=1700, trigger=trigger)
     expected = sorted([*SCENARIOS, f"{trigger.value} untriggered", "questions", "code", "facts"])
     assert {label: whats(counts, label) for label in LABELS} == dict.fromkeys(LABELS, expected)
-    assert {count.asked for count in counts} == {ASKED} == {300}
+    assert {count.asked for count in counts if count.what != "facts"} == {ASKED} == {300}
+    assert {count.asked for count in counts if count.what == "facts"} == {FACTS_ASKED} == {1000}
     assert all(0 <= count.hits <= count.asked for count in counts)
     assert LABELS == ("full", "int8", "fp4", "nf4")
 
