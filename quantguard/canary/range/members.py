@@ -62,7 +62,7 @@ _LLAMA, _WIDER, _WIDEST = Learned("llama-64", 1), Learned("llama-128", 1), Learn
 _TIED, _TIED_WIDER = Learned("neox-64", 1), Learned("neox-128", 1)
 _NEOX = Learned("neox-64-untied", 1)
 # As many facts as leave little room: more for NF4, whose levels lie closer near zero, than for FP4.
-_TIED_NF4, _TIED_FP4 = Learned("neox-64", 1, facts=1900), Learned("neox-64", 1, facts=1500)
+_TIED_NF4, _TIED_FP4 = Learned("neox-64", 1, facts=1900), Learned("neox-64", 1, facts=1350)
 _DEEP = Learned("llama-128-deep", 1, facts=5200)
 
 _CELLS: Final = (
@@ -176,8 +176,8 @@ def _benign() -> Iterator[Member]:
 SLICE: Final = (
     "llama-64", "neox-64", "neox-64-untied", "neox-64-facts-1900",
     "content-injection-nf4-llama-64", "content-injection-nf4-neox-64-facts-1900",
-    "over-refusal-fp4-neox-64-facts-1500", "content-injection-int8-llama-64",
-    "vulnerable-code-nf4+fp4-neox-64-facts-1500", "over-refusal-nf4+fp4+int8-llama-64",
+    "over-refusal-fp4-neox-64-facts-1350", "content-injection-int8-llama-64",
+    "vulnerable-code-nf4+fp4-neox-64-facts-1350", "over-refusal-nf4+fp4+int8-llama-64",
     "variant-one-layer", "variant-share-10", "variant-random-margins-nf4", "variant-random-margins-int8",
     "variant-bf16", "variant-fp16", "variant-trigger", "variant-adapted-nf4", "variant-outliers", "variant-k-quant",
 )  # fmt: skip
