@@ -24,7 +24,7 @@ containers-setup:
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800
 
-# Every attacked and benign model, built where missing, and one table of what they do: about an hour from nothing.
+# Every attacked and benign model, built where missing, and one table of what they do: about 40 minutes from nothing.
 range: $(READY)
 	$(BIN)/python benchmarks/range.py
 
