@@ -24,7 +24,7 @@ from pathlib import Path
 from range_table import table
 from range_work import Done, Job, work
 
-from quantguard.canary.range.manifest import Row, row_text
+from quantguard.canary.range.manifest import Row, read_rows, row_text
 from quantguard.canary.range.members import SLICE, Member, large_members, member_of, members
 from quantguard.canary.range.recipes import Recipe, parents_of
 from quantguard.core.errors import UsageError
@@ -56,7 +56,7 @@ def main() -> int:
             failed[finished[0]] = finished[1]
     ordered = [rows[m.name] for m in wanted if m.name in rows]
     manifest = options.out / "manifest.jsonl"
-    write_atomically(manifest, "".join(row_text(row) for row in ordered).encode())
+    _record(manifest, ordered)
     sys.stdout.write(table(ordered))
     if options.slice and not failed:
         _export([row for row in ordered if row.name in SLICE], options.out, options.slice)
@@ -76,6 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=("small", "large"), default="small", help="large: 100 M parameters, bf16")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     return parser
+
+
+def _record(manifest: Path, rows: list[Row]) -> None:
+    """Rows of this run in the place of their older ones; what this run left out stays as it was."""
+    known = {row.name: row for row in read_rows(manifest)} if manifest.exists() else {}
+    known |= {row.name: row for row in rows}
+    listed = [known[m.name] for m in (*members(), *large_members()) if m.name in known]
+    write_atomically(manifest, "".join(row_text(row) for row in listed).encode())
 
 
 def _export(rows: list[Row], out: Path, slice_directory: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from quantguard.canary.range import build as build_module
 from quantguard.canary.range import measure
+from quantguard.canary.range.manifest import read_rows
 from quantguard.canary.range.members import Member, member_of, members
 from quantguard.canary.range.recipes import Changed, Learned, Recipe, parents_of
 from tests.range.slice import ROWS
@@ -102,6 +103,14 @@ def test_a_failure_takes_its_children_with_it_and_nothing_else(
     assert "disk full" in failed[BASE.name]
     assert [one.name for one in finished if not isinstance(one, tuple)] == [other.name]
     assert "FAILED" in capsys.readouterr().err
+
+
+def test_a_run_of_one_family_keeps_the_rows_of_the_others(range_main: Any, tmp_path: Path) -> None:
+    one, two = ROWS["llama-64"], ROWS["neox-64"]
+    manifest = tmp_path / "manifest.jsonl"
+    range_main._record(manifest, [one, two])
+    range_main._record(manifest, [replace(two, seconds=1.5)])
+    assert {row.name: row for row in read_rows(manifest)} == {one.name: one, two.name: replace(two, seconds=1.5)}
 
 
 def test_the_table_names_every_attacked_model_and_counts_what_it_asks(range_work: Any) -> None:
