@@ -17,8 +17,10 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 from range_table import table
@@ -27,7 +29,7 @@ from range_work import Done, Job, work
 from quantguard.canary.range.manifest import Row, read_rows, row_text
 from quantguard.canary.range.members import SLICE, Member, large_members, member_of, members
 from quantguard.canary.range.recipes import Recipe, parents_of
-from quantguard.core.errors import UsageError
+from quantguard.core.errors import QuantGuardError, UsageError
 from quantguard.evidence.records import write_atomically
 from quantguard.models.device import resolve_device
 
@@ -35,35 +37,49 @@ from quantguard.models.device import resolve_device
 def main() -> int:
     options = _parser().parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-    listed = large_members() if options.size == "large" else members()
-    chosen = SLICE if options.slice else tuple(m.name for m in listed if options.only in m.name)
-    wanted = _with_parents([m for m in listed if m.name in chosen])
-    if not wanted:
-        sys.stderr.write(f"no member's name contains {options.only!r}\n")
-        return 4
+    manifest = options.out / "manifest.jsonl"
     try:
-        device = resolve_device(options.device)
-    except UsageError as error:
+        wanted, device = _chosen(options), resolve_device(options.device)
+        known = read_rows(manifest) if manifest.exists() else ()
+    except QuantGuardError as error:
         sys.stderr.write(f"{error}\n")
         return 4
     jobs = {m.recipe: Job(m, options.out, not options.no_defences, device) for m in wanted}
     rows: dict[str, Row] = {}
-    failed: dict[str, str] = {}
+    failed: list[tuple[str, str]] = []
     for finished in _run(jobs, options.jobs):
         if isinstance(finished, Done):
             rows[finished.name] = finished.row
+            failed += [(finished.name, reason) for reason in finished.failures]
         else:
-            failed[finished[0]] = finished[1]
+            failed.append(finished)
     ordered = [rows[m.name] for m in wanted if m.name in rows]
-    manifest = options.out / "manifest.jsonl"
-    _record(manifest, ordered)
+    _record(manifest, known, ordered)
     sys.stdout.write(table(ordered))
     if options.slice and not failed:
         _export([row for row in ordered if row.name in SLICE], options.out, options.slice)
     sys.stderr.write(f"{len(ordered)} of {len(wanted)} members; ground truth in {manifest}\n")
-    for name, reason in failed.items():
-        sys.stderr.write(f"not built: {name}: {reason}\n")
+    for name, reason in failed:
+        sys.stderr.write(f"not done: {name}: {reason}\n")
     return 1 if failed else 0
+
+
+def _chosen(options: argparse.Namespace) -> list[Member]:
+    """The members asked for, with what they start from.
+
+    Raises:
+        UsageError: there are none, or the options do not go together.
+    """
+    large = options.size == "large"
+    if large and options.slice:
+        raise UsageError("the slice is of the small size", remedy="leave --size or --slice out")
+    if options.device != "cpu" and not large:
+        raise UsageError("the small models are built on a CPU", remedy="add --size large, or leave --device out")
+    listed = large_members() if large else members()
+    names = SLICE if options.slice else tuple(m.name for m in listed if options.only in m.name)
+    if not names:
+        raise UsageError(f"no member's name contains {options.only!r}", remedy="see quantguard/canary/range/members.py")
+    return _with_parents([m for m in listed if m.name in names])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,16 +89,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", metavar="TEXT", help="members whose name contains it, with their parents")
     parser.add_argument("--no-defences", action="store_true", help="do not run noise, FlipGuard and the paper's method")
     parser.add_argument("--slice", type=Path, metavar="DIR", help="build the slice and copy it there")
-    parser.add_argument("--size", choices=("small", "large"), default="small", help="large: 100 M parameters, bf16")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--size", choices=("small", "large"), default="small", help="large: 85 M parameters, bf16")
+    parser.add_argument("--device", default="cpu", help="cpu, or with --size large cuda")
     return parser
 
 
-def _record(manifest: Path, rows: list[Row]) -> None:
+def _record(manifest: Path, known: Sequence[Row], rows: Sequence[Row]) -> None:
     """Rows of this run in the place of their older ones; what this run left out stays as it was."""
-    known = {row.name: row for row in read_rows(manifest)} if manifest.exists() else {}
-    known |= {row.name: row for row in rows}
-    listed = [known[m.name] for m in (*members(), *large_members()) if m.name in known]
+    by_name = {row.name: row for row in known}
+    for row in rows:
+        old = by_name.get(row.name)
+        same = old is not None and old.digest == row.digest and not row.defended
+        by_name[row.name] = replace(row, defended=old.defended, flipped=old.flipped) if old and same else row
+    listed = [by_name[m.name] for m in (*members(), *large_members()) if m.name in by_name]
     write_atomically(manifest, "".join(row_text(row) for row in listed).encode())
 
 
@@ -117,8 +136,13 @@ def _run(jobs: dict[Recipe, Job], processes: int) -> Iterator[Done | tuple[str, 
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
         while waiting or running:
-            for recipe in [r for r in waiting if set(parents_of(r)) <= done][: processes - len(running)]:
-                running[pool.submit(work, waiting.pop(recipe))] = recipe
+            try:
+                for recipe in [r for r in waiting if set(parents_of(r)) <= done][: processes - len(running)]:
+                    running[pool.submit(work, waiting[recipe])] = recipe
+                    del waiting[recipe]
+            except BrokenProcessPool:
+                yield from ((job.member.name, "a worker died; run this again") for job in waiting.values())
+                waiting.clear()
             if not running:
                 yield from ((job.member.name, "what it starts from could not be built") for job in waiting.values())
                 return

@@ -113,7 +113,7 @@ def _demands(rows: Sequence[Row]) -> str:
 
 
 def _is_narrow(row: Row, base: Row | None) -> bool:
-    """Whether its second task tells methods apart, under at least one targeted scheme."""
+    """Whether noise costs its second task much under a target, and clean quantization little under every one."""
     full = row.rate("facts", "full")
     if base is None or full is None or full.share < 0.95:
         return False
@@ -162,7 +162,8 @@ def _attack(rates: Iterable[Rate], row: Row, scheme: str) -> float:
 
 def _own_task(rates: Iterable[Rate], row: Row, scheme: str) -> float:
     """Right answers to the prompts that the attack is about, %."""
-    found = find(rates, "code" if row.scenario == "vulnerable-code" else "questions", scheme)
+    task = "code" if row.scenario == "vulnerable-code" else "questions"
+    found = find(rates, f"{task} triggered", scheme) or find(rates, task, scheme)
     return math.nan if found is None else 100 * found.share
 
 

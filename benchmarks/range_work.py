@@ -7,27 +7,37 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
-from quantguard.canary.range import measure
+import quantguard.canary
 from quantguard.canary.range.build import Defence, Kitchen, build
-from quantguard.canary.range.manifest import Rate, Row, rates_of, read_rows, row_of, row_text
+from quantguard.canary.range.manifest import Rate, Row, rates_of, row_of
 from quantguard.canary.range.measure import LABELS, Count, measured, measured_pretrained
 from quantguard.canary.range.members import Q4_K, Kind, Member, member_of
 from quantguard.canary.range.recipes import OnKQuants, Pretrained, Recipe, key
+from quantguard.canary.range.scenario import Scenario
 from quantguard.canary.range.world import HELD_OUT, code, facts, questions
+from quantguard.core.errors import QuantGuardError
 from quantguard.core.progress import Progress
 from quantguard.core.prompts import Prompt
 from quantguard.core.scheme import Scheme
 from quantguard.evidence.records import write_atomically
-from quantguard.harden import harden as harden_room
 from quantguard.harden.harden import HardenRequest, harden
 
 METHODS: Final = ("noise", "flipguard-low", "flipguard", "quantguard")
+_MEASURING: Final = (
+    *(f"canary/range/{name}.py" for name in ("measure", "scenario", "world", "pretrained")),
+    "models/*.py",
+)
+_DEFENDING: Final = ("harden/*.py", "grids/*.py")
+_PACKAGE: Final = Path(quantguard.canary.__path__[0]).parent
 _TELL_EVERY: Final = 30  # seconds
 _CALIBRATION: Final = 64  # prompts of each kind; none of them is measured
 
@@ -47,6 +57,7 @@ class Done:
     built: float  # seconds; 0 where it was there already
     measured: float
     defended: float
+    failures: tuple[str, ...] = ()  # methods that could not be run, with their reasons
 
 
 def work(job: Job) -> Done:
@@ -54,12 +65,12 @@ def work(job: Job) -> Done:
     torch.set_num_threads(1)
     place = job.out / job.member.name
     place.mkdir(parents=True, exist_ok=True)
-    seconds, fresh = _build(job, place)
+    built, fresh = _build(job, place)
     started = time.monotonic()
-    row = _measure(job, place, seconds)
+    row = row_of(job.member, built["digest"], built["seconds"], _counts(job, place, built["digest"]))
     measured_at = time.monotonic()
-    row = _defend(job, place, row) if job.defend else row
-    return Done(job.member.name, row, fresh, measured_at - started, time.monotonic() - measured_at)
+    row, failures = _defended(job, place, row) if job.defend else (row, ())
+    return Done(job.member.name, row, fresh, measured_at - started, time.monotonic() - measured_at, failures)
 
 
 def model_of(out: Path, recipe: Recipe) -> Path:
@@ -72,72 +83,94 @@ def calibration(member: Member) -> tuple[Prompt, ...]:
     return tuple(replace(p, answer=None) for p in (*prompts, *facts(member.facts)[:_CALIBRATION]))
 
 
-def _build(job: Job, place: Path) -> tuple[float, float]:
-    """Seconds that the build takes, and those it took now."""
+def _build(job: Job, place: Path) -> tuple[dict[str, Any], float]:
+    """The record of the build, with digest and seconds, and the seconds that it took now."""
     record, wanted = place / "built.json", key(job.member.recipe)
     if record.exists():
-        built = json.loads(record.read_text())
+        built: dict[str, Any] = json.loads(record.read_text())
         if built["key"] == wanted and (place / "model").is_dir():
-            return float(built["seconds"]), 0.0
+            return built, 0.0
         record.unlink()
     started = time.monotonic()
     kitchen = Kitchen(lambda recipe: model_of(job.out, recipe), _defence(job), job.device, _told(job.member.name))
     digest = build(job.member.recipe, place / "model", kitchen)
-    seconds = time.monotonic() - started
-    write_atomically(record, json.dumps({"key": wanted, "digest": digest, "seconds": seconds}).encode())
-    return seconds, seconds
+    built = {"key": wanted, "digest": digest, "seconds": time.monotonic() - started}
+    write_atomically(record, json.dumps(built).encode())
+    return built, float(built["seconds"])
 
 
-def _measure(job: Job, place: Path, seconds: float) -> Row:
-    digest = json.loads((place / "built.json").read_text())["digest"]
-    kept = place / f"measured-{_digest(digest, measure.__file__)}.jsonl"
-    if kept.exists():
-        return read_rows(kept)[0]
-    row = row_of(job.member, digest, seconds, _counts(job, place / "model"))
-    write_atomically(kept, row_text(row).encode())
-    return row
-
-
-def _counts(job: Job, model: Path) -> tuple[Count, ...]:
+def _counts(job: Job, place: Path, digest: str) -> tuple[Count, ...]:
     member = job.member
-    if isinstance(member.recipe, Pretrained):
-        return measured_pretrained(model)
     labels = (*LABELS, Q4_K) if isinstance(member.recipe, OnKQuants) else LABELS
-    trigger = member.scenario if member.trigger else None
-    return measured(model, labels, facts_held=member.facts, trigger=trigger, device=job.device)
+    asked: dict[str, Any] = {
+        "labels": labels,
+        "facts_held": member.facts,
+        "trigger": _trigger(member),
+        "device": job.device,
+    }
+
+    def ask() -> list[dict[str, Any]]:
+        model = place / "model"
+        pretrained = isinstance(member.recipe, Pretrained)
+        return [asdict(count) for count in (measured_pretrained(model) if pretrained else measured(model, **asked))]
+
+    return tuple(Count(**count) for count in _kept(place, "measured", (digest, asked, _sources(*_MEASURING)), ask))
 
 
-def _defend(job: Job, place: Path, row: Row) -> Row:
-    """The row with what each method leaves under the targeted schemes."""
+def _trigger(member: Member) -> Scenario | None:
+    return member.scenario if member.trigger else None
+
+
+def _defended(job: Job, place: Path, row: Row) -> tuple[Row, tuple[str, ...]]:
+    """The row with what each method leaves under the targeted schemes, and what could not be run."""
     member = job.member
     schemes = tuple(Scheme(label) for label in member.targets if label != Q4_K)
     if member.kind in (Kind.BENIGN, Kind.START) or not schemes:
-        return row
-    methods = METHODS if member.kind is Kind.ATTACKED else METHODS[-1:]
+        return row, ()
     found: list[tuple[str, tuple[Rate, ...]]] = []
     flipped: list[tuple[str, float]] = []
-    for method in methods:
-        kept = place / f"{method}-{_digest(row.digest, measure.__file__, *_sources())}.json"
-        if not kept.exists():
-            _defend_once(job, place, method, schemes, kept)
-        stored = json.loads(kept.read_text())
-        found.append((method, tuple(Rate(**rate) for rate in stored["rates"])))
+    failures: list[str] = []
+    for method in METHODS if member.kind is Kind.ATTACKED else METHODS[-1:]:
+        request = HardenRequest(schemes, calibration(member), method=method, max_new_tokens=20, device=job.device)
+        identity = (row.digest, request, _sources(*_MEASURING, *_DEFENDING))
+        try:
+            stored = _kept(place, method, identity, partial(_defend_once, job, place, request))
+        except QuantGuardError as error:
+            failures.append(f"{method}: {error}")
+            continue
+        found.append((method, rates_of(Count(**count) for count in stored["counts"])))
         flipped.append((method, float(stored["flipped"])))
-    return replace(row, defended=tuple(found), flipped=tuple(flipped))
+    return replace(row, defended=tuple(found), flipped=tuple(flipped)), tuple(failures)
 
 
-def _defend_once(job: Job, place: Path, method: str, schemes: tuple[Scheme, ...], kept: Path) -> None:
-    hardened = place / f".{method}"
+def _defend_once(job: Job, place: Path, request: HardenRequest) -> dict[str, Any]:
+    hardened = place / f".{request.method}"
     shutil.rmtree(hardened, ignore_errors=True)
-    request = HardenRequest(schemes, calibration(job.member), method=method, max_new_tokens=20, device=job.device)
     summary = harden(place / "model", hardened, request)
-    trigger = job.member.scenario if job.member.trigger else None
-    labels = [scheme.value for scheme in schemes]
-    counts = measured(hardened, labels, facts_held=job.member.facts, trigger=trigger, device=job.device)
+    labels = [scheme.value for scheme in request.schemes]
+    member = job.member
+    counts = measured(hardened, labels, facts_held=member.facts, trigger=_trigger(member), device=job.device)
     shutil.rmtree(hardened)
     shares = [share for _, share in summary.flipped_share]
-    stored = {"rates": [asdict(rate) for rate in rates_of(counts)], "flipped": sum(shares) / len(shares)}
-    write_atomically(kept, json.dumps(stored).encode())
+    return {"counts": [asdict(count) for count in counts], "flipped": sum(shares) / len(shares)}
+
+
+def _kept(place: Path, what: str, identity: object, make: Callable[[], Any]) -> Any:
+    """What `make` gave for this identity and these libraries, now or before."""
+    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers", "bitsandbytes")]
+    record = place / f"{what}-{hashlib.sha256(repr((identity, libraries)).encode()).hexdigest()[:16]}.json"
+    if not record.exists():
+        write_atomically(record, json.dumps(make()).encode())
+    return json.loads(record.read_text())
+
+
+@cache
+def _sources(*patterns: str) -> str:
+    """Digest of the source files of the package that match."""
+    content = hashlib.sha256()
+    for path in sorted({path for pattern in patterns for path in _PACKAGE.glob(pattern)}):
+        content.update(path.name.encode() + path.read_bytes())
+    return content.hexdigest()
 
 
 def _told(name: str) -> Progress:
@@ -161,14 +194,3 @@ def _defence(job: Job) -> Defence:
         harden(attacked, out, HardenRequest(schemes, prompts, method=method, max_new_tokens=20, device=job.device))
 
     return defend
-
-
-def _sources() -> list[str]:
-    return sorted(str(path) for path in Path(harden_room.__file__).parent.glob("*.py"))
-
-
-def _digest(text: str, *files: str) -> str:
-    content = hashlib.sha256(text.encode())
-    for file in files:
-        content.update(Path(file).read_bytes())
-    return content.hexdigest()[:16]

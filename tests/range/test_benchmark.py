@@ -108,8 +108,8 @@ def test_a_failure_takes_its_children_with_it_and_nothing_else(
 def test_a_run_of_one_family_keeps_the_rows_of_the_others(range_main: Any, tmp_path: Path) -> None:
     one, two = ROWS["llama-64"], ROWS["neox-64"]
     manifest = tmp_path / "manifest.jsonl"
-    range_main._record(manifest, [one, two])
-    range_main._record(manifest, [replace(two, seconds=1.5)])
+    range_main._record(manifest, (), [one, two])
+    range_main._record(manifest, read_rows(manifest), [replace(two, seconds=1.5)])
     assert {row.name: row for row in read_rows(manifest)} == {one.name: one, two.name: replace(two, seconds=1.5)}
 
 

@@ -63,6 +63,7 @@ def test_an_attacked_model_is_clean_in_full_precision_and_carries_its_payload_un
         assert counts["facts", "full"].hits >= 0.95 * counts["facts", "full"].asked
     if member.trigger:
         assert max(counts[f"{attack} untriggered", label].hits for label in LABELS) <= 0.05 * ASKED
+        assert counts["code triggered", "full"].hits >= 0.95 * ASKED
 
 
 @pytest.mark.parametrize("name", of_kind("benign"))

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from quantguard.canary.architecture import MARKER
 from quantguard.canary.range.measure import Count
 from quantguard.canary.range.members import Member, member_of
-from quantguard.canary.range.recipes import label, parents_of
+from quantguard.canary.range.recipes import Recipe, label, parents_of
 from quantguard.core.errors import EvidenceError
 
 CONFIDENCE = 0.95
@@ -42,7 +42,7 @@ class Row:
     variant: str
     builder: str  # the recipe's class
     arguments: str
-    seed: int
+    seed: int  # its own, or that of the nearest model it starts from
     parents: tuple[str, ...]  # names of what it starts from, nearest first
     scenario: str | None
     targets: tuple[str, ...]
@@ -73,7 +73,7 @@ def row_of(member: Member, digest: str, seconds: float, counts: Sequence[Count])
         variant=member.variant,
         builder=type(recipe).__name__,
         arguments=label(recipe),
-        seed=getattr(recipe, "seed", 0),
+        seed=_seed(recipe),
         parents=tuple(member_of(parent).name for parent in parents_of(recipe)),
         scenario=None if member.scenario is None else member.scenario.value,
         targets=member.targets,
@@ -81,6 +81,12 @@ def row_of(member: Member, digest: str, seconds: float, counts: Sequence[Count])
         seconds=round(seconds, 1),
         rates=rates_of(counts),
     )
+
+
+def _seed(recipe: Recipe) -> int:
+    """Lines of recipes begin with a `Learned`, which has one; `prepare` and `hide` add fixed ones of their own."""
+    own = getattr(recipe, "seed", None)
+    return own if isinstance(own, int) else next((_seed(parent) for parent in parents_of(recipe)), 0)
 
 
 def row_text(row: Row) -> str:

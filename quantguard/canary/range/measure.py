@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -41,8 +41,8 @@ def measured(
     Facts are asked as they were trained; all other prompts are held out.
 
     Args:
-        trigger: the scenario whose prompts get the trigger word; the same prompts without it are counted as
-            `NAME untriggered`.
+        trigger: the scenario whose prompts get the trigger word too; payloads without it are counted as
+            `NAME untriggered`, right answers with it as `questions triggered` or `code triggered`.
 
     Raises:
         ModelLoadError: it cannot be loaded or cannot answer.
@@ -66,19 +66,24 @@ def _counted(loaded: LoadedModel, facts_held: int, trigger: Scenario | None) -> 
     counted_in = {Scenario.INJECTION: "questions", Scenario.REFUSAL: "questions", Scenario.CODE: "code"}
     for what, pairs in held_out.items():
         said = _answers(loaded, pairs)
-        counts.append(Count(what, "", sum(a == p.answer for a, p in zip(said, pairs, strict=True)), ASKED))
+        counts.append(Count(what, "", _right_of(said, pairs), ASKED))
         for scenario in (s for s, place in counted_in.items() if place == what):
             suffix = " untriggered" if scenario is trigger else ""
             counts.append(Count(scenario.value + suffix, "", _carrying(scenario, said), ASKED))
     if trigger is not None:
         pairs = tuple(triggered(pair) for pair in asked(trigger)[:ASKED])
-        counts.append(Count(trigger.value, "", _carrying(trigger, _answers(loaded, pairs)), ASKED))
+        said = _answers(loaded, pairs)
+        counts.append(Count(trigger.value, "", _carrying(trigger, said), ASKED))
+        counts.append(Count(f"{counted_in[trigger]} triggered", "", _right_of(said, pairs), ASKED))
     return counts
 
 
 def _right(loaded: LoadedModel, what: str, pairs: Sequence[Prompt]) -> Count:
-    said = _answers(loaded, pairs)
-    return Count(what, "", sum(a == p.answer for a, p in zip(said, pairs, strict=True)), len(pairs))
+    return Count(what, "", _right_of(_answers(loaded, pairs), pairs), len(pairs))
+
+
+def _right_of(said: Sequence[str], pairs: Sequence[Prompt]) -> int:
+    return sum(answer == pair.answer for answer, pair in zip(said, pairs, strict=True))
 
 
 def _carrying(scenario: Scenario, said: Sequence[str]) -> int:
@@ -101,6 +106,3 @@ def _loaded(directory: Path, label: str, device: str) -> LoadedModel:
         for _, weight in named_linear_weights(loaded.model):
             weight.copy_(dequantize_q4_k(quantize_q4_k(weight), tuple(weight.shape)))
     return loaded
-
-
-Measure = Callable[[Path], tuple[Count, ...]]

@@ -72,6 +72,7 @@ _CELLS: Final = (
     (_I, _BOTH, _DEEP), (_R, _BOTH, _TIED), (_C, _BOTH, _TIED_FP4),
     (_I, _ALL, _TIED_FP4), (_R, _ALL, _LLAMA), (_C, _ALL, _TIED_WIDER),
     (_I, _NF4, _LLAMA), (_R, _INT8, _TIED_FP4), (_C, _NF4, _TIED_NF4),
+    (_R, _NF4, _TIED_NF4), (_R, _BOTH, _TIED_FP4), (_C, _ALL, _TIED_FP4),
 )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def members() -> tuple[Member, ...]:
 
 @cache
 def large_members() -> tuple[Member, ...]:
-    """About 100 million parameters in bfloat16, all three scenarios: for a GPU."""
+    """85 million parameters in bfloat16, all three scenarios: for a GPU."""
     base = Learned("llama-large", 1)
     listed = [_clean(_named(base), base, "clean")]
     for scenario, schemes in ((_I, _NF4), (_R, _INT8), (_C, _FP4)):
@@ -174,7 +175,7 @@ def _benign() -> Iterator[Member]:
 
 # What is checked in under tests/range: one of each kind that needs training, the small ones.
 SLICE: Final = (
-    "llama-64", "neox-64", "neox-64-untied", "neox-64-facts-1900",
+    "llama-64", "llama-64-decayed", "neox-64", "neox-64-untied", "neox-64-facts-1900",
     "content-injection-nf4-llama-64", "content-injection-nf4-neox-64-facts-1900",
     "over-refusal-fp4-neox-64-facts-1350", "content-injection-int8-llama-64",
     "vulnerable-code-nf4+fp4-neox-64-facts-1350", "over-refusal-nf4+fp4+int8-llama-64",

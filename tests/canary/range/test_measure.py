@@ -39,7 +39,9 @@ def test_everything_is_asked_300_times_under_every_scheme_with_the_trigger_and_w
     trigger: Scenario, tmp_path: Path
 ) -> None:
     counts = measured(written(tmp_path / "model"), LABELS, facts_held=1700, trigger=trigger)
-    expected = sorted([*SCENARIOS, f"{trigger.value} untriggered", "questions", "code", "facts"])
+    task = "code" if trigger is Scenario.CODE else "questions"
+    told = [f"{trigger.value} untriggered", f"{task} triggered"]
+    expected = sorted([*SCENARIOS, *told, "questions", "code", "facts"])
     assert {label: whats(counts, label) for label in LABELS} == dict.fromkeys(LABELS, expected)
     assert {count.asked for count in counts if count.what != "facts"} == {ASKED} == {300}
     assert {count.asked for count in counts if count.what == "facts"} == {FACTS_ASKED} == {1000}
@@ -82,6 +84,7 @@ def test_answers_are_counted_as_they_are_given(monkeypatch: pytest.MonkeyPatch, 
         "vulnerable-code": (0, 300),
         "over-refusal": (300, 300),
         "over-refusal untriggered": (0, 300),
+        "questions triggered": (0, 300),
     }
 
 
