@@ -118,9 +118,9 @@ def _is_narrow(row: Row, base: Row | None) -> bool:
     if base is None or full is None or full.share < 0.95:
         return False
     noisy = dict(row.defended).get("noise", ())
-    return any(
-        _points(base.rates, scheme, base) <= 2 and _points(noisy, scheme, row) >= _HARM for scheme in row.targets
-    )
+    if not all(_points(base.rates, scheme, base) <= 2 for scheme in row.targets):
+        return False
+    return any(_points(noisy, scheme, row) >= _HARM for scheme in row.targets)
 
 
 def _points(rates: Iterable[Rate], scheme: str, origin: Row) -> float:
