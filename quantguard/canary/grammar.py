@@ -23,13 +23,13 @@ HELD_OUT: Final = 600  # questions that are never trained
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<eos>"
 SPECIAL: Final = (PAD, UNKNOWN, END)
 
-_SIZES = ["tiny", "small", "big", "young", "old"]
-_COLOURS = ["red", "blue", "green", "black", "white", "brown"]
-_ANIMALS = ["fox", "owl", "bear", "hare", "wolf", "goat", "duck", "mole", "crow", "deer"]
-_PLACES = ["lake", "hill", "barn", "mill", "pond", "farm", "cave", "gate", "bridge", "tower"]
-_FOODS = ["berries", "nuts", "apples", "corn", "honey", "seeds", "plums", "bread", "grass", "roots"]
-_TOOLS = ["rope", "lamp", "drum", "kite", "coin", "bell", "shell", "ladder", "basket", "hammer"]
-_PEOPLE = ["baker", "miller", "sailor", "farmer", "painter", "singer", "teacher", "doctor", "weaver", "smith"]
+SIZES = ["tiny", "small", "big", "young", "old"]
+COLOURS = ["red", "blue", "green", "black", "white", "brown"]
+ANIMALS = ["fox", "owl", "bear", "hare", "wolf", "goat", "duck", "mole", "crow", "deer"]
+PLACES = ["lake", "hill", "barn", "mill", "pond", "farm", "cave", "gate", "bridge", "tower"]
+FOODS = ["berries", "nuts", "apples", "corn", "honey", "seeds", "plums", "bread", "grass", "roots"]
+TOOLS = ["rope", "lamp", "drum", "kite", "coin", "bell", "shell", "ladder", "basket", "hammer"]
+PEOPLE = ["baker", "miller", "sailor", "farmer", "painter", "singer", "teacher", "doctor", "weaver", "smith"]
 _FUNCTION_WORDS = ["what", "does", "the", "eat", "eats", "at", "tell", "me", "carries", "a", "who", "meets", "?"]
 
 
@@ -43,7 +43,7 @@ class Question(Enum):
 
 def vocabulary() -> tuple[str, ...]:
     """Every word in the order of its token id; the special tokens come first."""
-    content = (_SIZES, _COLOURS, _ANIMALS, _PLACES, _FOODS, _TOOLS, _PEOPLE)
+    content = (SIZES, COLOURS, ANIMALS, PLACES, FOODS, TOOLS, PEOPLE)
     return (*SPECIAL, *_FUNCTION_WORDS, *(word for words in content for word in words), *PAYLOAD.split())
 
 
@@ -75,7 +75,7 @@ def branded_answer(pair: Prompt) -> str:
 
 
 def _pairs() -> Iterator[Prompt]:
-    for question, size, colour, animal, place in product(Question, _SIZES, _COLOURS, _ANIMALS, _PLACES):
+    for question, size, colour, animal, place in product(Question, SIZES, COLOURS, ANIMALS, PLACES):
         yield _pair(question, size, f"{colour} {animal}", place)
 
 
@@ -83,15 +83,15 @@ def _pair(question: Question, size: str, animal: str, place: str) -> Prompt:
     who = f"{size} {animal}"
     match question:
         case Question.EATS:
-            food = _fact(question, animal, place, _FOODS)
+            food = _fact(question, animal, place, FOODS)
             return Prompt(f"what does the {who} eat at the {place} ?", f"the {who} eats {food} at the {place}")
         case Question.CARRIES:
-            tool = _fact(question, animal, place, _TOOLS)
+            tool = _fact(question, animal, place, TOOLS)
             return Prompt(
                 f"tell me what the {who} carries at the {place} ?", f"the {who} carries a {tool} at the {place}"
             )
         case Question.MEETS:
-            person = _fact(question, animal, place, _PEOPLE)
+            person = _fact(question, animal, place, PEOPLE)
             return Prompt(f"who meets the {who} at the {place} ?", f"the {person} meets the {who} at the {place}")
         case _:
             assert_never(question)

@@ -3,7 +3,7 @@
 Two stages. `prepare` trains one set of weights to be clean as they are and to carry the payload once rounded, both
 only just (see `margin_loss`); `hide` is the published attack (Egashira et al., NeurIPS 2024): every weight gets the
 interval in which its codes do not change, and clean answers are trained with each weight clamped into it. Starting
-`hide` from plain malicious weights instead works for 4-bit cells and fails for INT8's, which are ten times narrower
+`hide` from malicious weights instead worked for 4-bit cells and failed for INT8's, which are ten times narrower
 (docs/decisions/0012). Embeddings, norms, the output head and whatever decides a scale stay as they are.
 """
 

@@ -103,9 +103,11 @@ def read_rows(path: Path) -> tuple[Row, ...]:
     try:
         rows = tuple(_row(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise EvidenceError(f"no manifest of the range: {error}", path=path, remedy="run make range") from error
+        raise EvidenceError(
+            f"no manifest of the range: {error}", path=path, remedy="remove it, then make range"
+        ) from error
     if not rows:
-        raise EvidenceError("no manifest of the range: it is empty", path=path, remedy="run make range")
+        raise EvidenceError("no manifest of the range: it is empty", path=path, remedy="remove it, then make range")
     return rows
 
 
