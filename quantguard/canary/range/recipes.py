@@ -1,7 +1,7 @@
 """How each member of the range is made: one frozen recipe a member, its parents named by their recipes.
 
-A recipe is its own identity: `key` digests it with its parents', the builders' source and the libraries' versions, so that
-a member is built again when one of these has changed.
+A recipe is its own identity: `key` digests it with its parents', the builders' source and the libraries' versions, so
+that a member is built again when one of these has changed.
 """
 
 from __future__ import annotations
