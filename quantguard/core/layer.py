@@ -1,0 +1,27 @@
+"""What the scan measured on one weight under one grid, whether or not it is a finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+POSITION_BINS = 100  # equal bins over the cell, from its lower boundary to its upper
+
+
+@dataclass(frozen=True, slots=True)
+class PositionHistogram:
+    """Where in their cells the weights lie, before any smoothing, and where honest ones would."""
+
+    observed: tuple[int, ...]  # weights in each of POSITION_BINS bins
+    expected: tuple[float, ...]  # what the smooth density of the same weights gives for each bin
+
+
+@dataclass(frozen=True, slots=True)
+class LayerScan:
+    name: str  # of the tensor; attacker-controlled text
+    grid: str  # "NF4", "FP4", "INT8", "Q4_K", "Q6_K", "groups of 32", "groups of 64" or "groups of 128"
+    weights: int  # that were tested
+    share: float  # of the weights in excess of the expectation at the position below, 0..1
+    distance: float  # of that excess from the nearest boundary, as a share of the cell, 0..0.5
+    p_value: float  # corrected over all layers and grids, 0..1
+    suspicious: bool  # it is a finding
+    histogram: PositionHistogram | None = None  # kept for the worst layers only
