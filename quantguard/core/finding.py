@@ -34,3 +34,4 @@ class Finding:
     effect: float | None = None  # effect size; for scan.boundary the observed / expected mass, >= 0
     share: float | None = None  # estimated share of the tensor's weights concerned, 0..1
     p_value: float | None = None  # corrected over all tensors and grids of the scan, 0..1
+    grid: str = ""  # of the scan's own findings, as `LayerScan.grid` names it; schemes are not all of its grids

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
+from quantguard.core.layer import LayerScan
 from quantguard.core.measurement import Measurements
 from quantguard.core.remark import Place
 from quantguard.core.verdict import GateOutcome, Subject, Verdict
@@ -35,6 +36,7 @@ class ReportFacts:
     evidence: str = ""  # directory of the evidence files; empty where none was kept
     registered: bool = True  # False: a directory, which passes only as it is
     unfinished: str = ""  # what is still to be done before the outcome counts; empty where nothing is
+    layers: tuple[LayerScan, ...] = ()  # what the scan measured, worst first; empty where it measured nothing
 
     @property
     def verdict(self) -> Verdict | None:

@@ -5,7 +5,6 @@ Text that came with the model stands in code spans only, and never in a table: s
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby, islice
@@ -22,7 +21,9 @@ from quantguard.report.summary import (
     Row,
     attack_rows,
     benchmark_rows,
+    grid_text,
     outcome_text,
+    p_value_text,
     scan_text,
     unmeasured,
     worst_first,
@@ -74,10 +75,6 @@ def _size(section: str) -> int:
 
 def _said(sentence: str) -> str:
     return code_span(sentence, _SENTENCE)
-
-
-def _p_value(value: float) -> str:
-    return f"p = {value:.2g}" if value > 0 or math.isnan(value) else "p < 1e-300"
 
 
 def _registry(facts: ReportFacts) -> tuple[str, ...]:
@@ -181,10 +178,10 @@ def _hardening(summary: HardeningSummary | None) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    figures = [] if finding.scheme is None else [finding.scheme.value]
+    figures = [visible(grid)] if (grid := grid_text(finding)) else []
     figures += [] if finding.effect is None else [f"effect {finding.effect:.3g}"]
     figures += [] if finding.share is None else [f"{percent(finding.share)} of the weights"]
-    figures += [] if finding.p_value is None else [_p_value(finding.p_value)]
+    figures += [] if finding.p_value is None else [p_value_text(finding.p_value)]
     tail = f" ({', '.join(figures)})" if figures else ""
     message = code_span(finding.message, _SENTENCE)
     return f"**{finding.severity.value}** {code_span(finding.rule)} in {code_span(finding.where)}: {message}{tail}"

@@ -17,10 +17,10 @@ from typing import Final
 
 from quantguard.core.finding import Finding, Severity
 from quantguard.core.remark import Level, Place, Remark
-from quantguard.core.scheme import FULL_PRECISION, Scheme, scheme_label
+from quantguard.core.scheme import FULL_PRECISION, Scheme
 from quantguard.core.verdict import Decision, GateOutcome, Outcome, Reason, Subject, Verdict
 from quantguard.report.facts import ReportFacts
-from quantguard.report.summary import outcome_text, worst_first
+from quantguard.report.summary import grid_text, outcome_text, worst_first
 from quantguard.report.text import visible
 
 VERDICT: Final = "gate.verdict"  # the rule of a remark about the verdict itself
@@ -32,7 +32,7 @@ _SCHEMES = frozenset({FULL_PRECISION, *(scheme.value for scheme in Scheme)})
 def remarks(facts: ReportFacts) -> tuple[Remark, ...]:
     """The remarks of a report. Where it has a verdict other than PROMOTE, one of them at least is an error."""
     if facts.outcome is None:
-        return tuple(_finding(facts.model, finding) for finding in worst_first(facts.findings or ()))
+        return tuple(finding_remark(facts.model, finding) for finding in worst_first(facts.findings or ()))
     outcome = facts.outcome
     places = dict(facts.policy.anchors) if facts.policy is not None else {}
     told = tuple(
@@ -86,10 +86,11 @@ def _verdict(facts: ReportFacts, outcome: GateOutcome, told: Iterable[Remark]) -
         yield Remark(VERDICT, Level.ERROR, message)
 
 
-def _finding(model: str, finding: Finding) -> Remark:
+def finding_remark(model: str, finding: Finding) -> Remark:
+    """A finding as a report without a verdict tells it."""
     if finding.severity.at_least(Severity.HIGH):
         level = Level.ERROR
     else:
         level = Level.WARNING if finding.severity is Severity.MEDIUM else Level.NOTICE
     message = f"{visible(model)}: {visible(finding.message, _SENTENCE)}"
-    return Remark(finding.rule, level, message, subject=f"{finding.where} {scheme_label(finding.scheme)}")
+    return Remark(finding.rule, level, message, subject=f"{finding.where} {grid_text(finding) or FULL_PRECISION}")

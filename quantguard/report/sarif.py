@@ -21,7 +21,7 @@ from urllib.parse import quote
 from quantguard import __version__
 from quantguard.core.remark import Level, Place, Remark
 from quantguard.evidence.records import canonical_json
-from quantguard.report.rules import Rule, described
+from quantguard.report.rules import Rule, described, paragraphs
 from quantguard.report.text import visible
 
 MOST_RESULTS: Final = 25_000
@@ -33,23 +33,32 @@ _NOWHERE = "quantguard"
 _LEVELS = {Level.ERROR: "error", Level.WARNING: "warning", Level.NOTICE: "note"}
 _MESSAGE, _NAME, _FILE = 2000, 200, 1000  # characters
 _NO_RULES: Mapping[str, Rule] = MappingProxyType({})
+Measured = Mapping[Remark, Mapping[str, Any]]  # JSON of finite numbers
+_NOTHING_MEASURED: Measured = MappingProxyType({})
 
 
-def render_sarif(remarks: Sequence[Remark], *, about: str, rules: Mapping[str, Rule] = _NO_RULES) -> str:
+def render_sarif(
+    remarks: Sequence[Remark],
+    *,
+    about: str,
+    rules: Mapping[str, Rule] = _NO_RULES,
+    measured: Measured = _NOTHING_MEASURED,
+) -> str:
     """One run with a result for each remark, errors first.
 
     `about` keeps apart what is uploaded for several models: a file replaces the alerts of the one before it that was
-    about the same. `rules` describes rules that are not the gate's own.
+    about the same. `rules` describes rules that are not the gate's own; `measured` is what a remark was made from, for
+    programs: it becomes the property bag of the result.
     """
     ordered = sorted(remarks, key=lambda remark: list(Level).index(remark.level))
     worst = {_id(remark): remark.level for remark in reversed(ordered)}
     table = {name: _descriptor(name, level, rules.get(name) or described(name)) for name, level in worst.items()}
-    results = _results(ordered, about)
+    results = _results(ordered, about, measured)
     kept = _fitting(results, table)
     if len(kept) < len(results):
         more = Remark(_LEFT_OUT, ordered[len(kept)].level, _left_out(len(results) - len(kept)))
         table[_LEFT_OUT] = _descriptor(_LEFT_OUT, more.level, described(_LEFT_OUT))
-        kept += _results([more], about)
+        kept += _results([more], about, _NOTHING_MEASURED)
     index = {name: number for number, name in enumerate(dict.fromkeys(result["ruleId"] for result in kept))}
     driver = {"name": "QuantGuard", "semanticVersion": __version__, "rules": [table[name] for name in index]}
     run = {
@@ -93,20 +102,34 @@ def _descriptor(name: str, level: Level, rule: Rule) -> Mapping[str, Any]:
         "name": name,
         "shortDescription": {"text": rule.short},
         "fullDescription": {"text": rule.full},
-        "help": {"text": f"{rule.full}\n\n{rule.remedy}", "markdown": f"{rule.full}\n\n{rule.remedy}"},
+        "help": _help(rule),
         "defaultConfiguration": {"level": _LEVELS[level]},
         "properties": {"security-severity": f"{severity:.1f}", "tags": ["security"], "precision": "high"},
     }
 
 
-def _results(remarks: Iterable[Remark], about: str) -> list[Mapping[str, Any]]:
+def _help(rule: Rule) -> Mapping[str, str]:
+    """The same in plain text and in Markdown. A rule that names no source has nothing to be told apart by headings."""
+    parts = paragraphs(rule)
+    if not rule.source:
+        text = "\n\n".join(part for _, part in parts)
+        return {"text": text, "markdown": text}
+    return {
+        "text": "\n\n".join(f"{heading}: {part}" for heading, part in parts),
+        "markdown": "\n\n".join(f"**{heading}.** {part}" for heading, part in parts),
+    }
+
+
+def _results(remarks: Iterable[Remark], about: str, measured: Measured) -> list[Mapping[str, Any]]:
     alike: Counter[str] = Counter()
     results: list[Mapping[str, Any]] = []
     for remark in remarks:
         identity = hashlib.sha256(canonical_json([about, remark.rule, remark.subject])).hexdigest()[:32]
         alike[identity] += 1
+        properties = measured.get(remark)
         results.append(
             {
+                **({"properties": properties} if properties else {}),
                 "ruleId": _id(remark),
                 "level": _LEVELS[remark.level],
                 "message": {"text": _message(remark)},

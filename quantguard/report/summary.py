@@ -132,6 +132,16 @@ def _effect(finding: Finding) -> float:
     return finding.effect if finding.effect is not None and not math.isnan(finding.effect) else 0.0
 
 
+def grid_text(finding: Finding) -> str:
+    """The grid that a finding is about, as schemes are written; empty where it is about none."""
+    return finding.scheme.value if finding.scheme is not None else finding.grid
+
+
+def p_value_text(value: float) -> str:
+    """`p = 2e-30`; one that is too small for a float is not zero."""
+    return f"p = {value:.2g}" if value > 0 or math.isnan(value) else "p < 1e-300"
+
+
 def scan_text(findings: tuple[Finding, ...] | None) -> str:
     """`clean`, `3 findings, worst high`, or `not scanned`."""
     if findings is None:

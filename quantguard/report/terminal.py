@@ -9,15 +9,19 @@ from rich.table import Table
 from rich.text import Text
 
 from quantguard.core.finding import Finding, Severity
+from quantguard.core.layer import LayerScan
 from quantguard.core.measurement import Benchmark, Measurements, PairedDrop, Unmeasured
 from quantguard.core.scheme import scheme_label
 from quantguard.core.verdict import Subject, Verdict
 from quantguard.core.wording import percent
 from quantguard.report.facts import ReportFacts
+from quantguard.report.layers import ASCII_RAMP, COLUMNS, RAMP, sparkline
 from quantguard.report.summary import (
     Worst,
     attack_rows,
     benchmark_rows,
+    grid_text,
+    p_value_text,
     scan_text,
     worst_attack,
     worst_drop,
@@ -69,15 +73,41 @@ def findings_table(findings: Sequence[Finding], *, most: int = 20) -> Table:
     """The worst `most` findings, worst first; the caption says how many more there are."""
     more = len(findings) - most
     table = Table(title="Findings", caption=f"and {more} more" if more > 0 else None)
-    for head in ("severity", "rule", "where", "scheme", "what was seen"):
+    for head in ("severity", "rule", "where", "grid", "what was seen"):
         table.add_column(head, overflow="fold")
     for finding in worst_first(findings)[:most]:
         table.add_row(
             Text(finding.severity.value, style=_SEVERITY_STYLE[finding.severity]),
             _outside(finding.rule),
             _outside(finding.where),
-            Text("-" if finding.scheme is None else finding.scheme.value),
+            _outside(grid_text(finding) or "-"),
             _outside(finding.message, 400),
+        )
+    return table
+
+
+def layers_table(layers: Sequence[LayerScan], *, most: int = 10, plain: bool = False) -> Table:
+    """The first `most` layers, which are the worst, each with the positions of its weights in the cell as one line.
+
+    `plain` draws that line in ASCII.
+    """
+    more = len(layers) - most
+    table = Table(title="Layers, worst first", caption=f"and {more} more" if more > 0 else None)
+    table.add_column("layer", overflow="fold")
+    table.add_column("grid", overflow="fold")
+    for head in ("excess", "at", "p"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("from boundary to boundary", no_wrap=True, min_width=COLUMNS)
+    for layer in layers[:most]:
+        style = "red" if layer.suspicious else ""
+        drawn = "-" if layer.histogram is None else sparkline(layer.histogram, ASCII_RAMP if plain else RAMP)
+        table.add_row(
+            _outside(layer.name),
+            _outside(layer.grid),
+            Text(percent(layer.share), style=style),
+            Text(percent(layer.distance)),
+            Text(p_value_text(layer.p_value).removeprefix("p ").removeprefix("= ")),
+            Text(drawn, style=style),
         )
     return table
 

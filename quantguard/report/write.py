@@ -14,6 +14,7 @@ from quantguard.report.annotations import render_annotations
 from quantguard.report.facts import ReportFacts
 from quantguard.report.json_report import render_json
 from quantguard.report.junit import render_junit
+from quantguard.report.layers import measured
 from quantguard.report.markdown import render_markdown
 from quantguard.report.remarks import is_promotion, remarks
 from quantguard.report.sarif import render_sarif
@@ -27,7 +28,7 @@ class Renderer(Protocol):
 def _sarif(facts: ReportFacts) -> str:
     """The remarks as SARIF. That a model was promoted is no alert, so a clean one closes those that it had."""
     alerts = [remark for remark in remarks(facts) if not is_promotion(remark)]
-    return render_sarif(alerts, about=_without_version(facts.model))
+    return render_sarif(alerts, about=_without_version(facts.model), measured=measured(facts))
 
 
 def _annotations(facts: ReportFacts) -> str:
