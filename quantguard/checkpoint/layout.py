@@ -22,7 +22,7 @@ SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 _SUFFIX: Final = ".safetensors"
 MAX_CONFIG: Final = 8 * 1024 * 1024  # bytes; the largest published ones list some 20,000 labels, about 1 MB
-MAX_INDEX: Final = 32 * 1024 * 1024  # bytes; an index of 100,000 tensors has about 10 MB
+MAX_INDEX: Final = 16 * 1024 * 1024  # bytes; an index of 100,000 tensors has about 10 MB
 MAX_SHARDS: Final = 5_000
 
 
@@ -189,7 +189,8 @@ def is_stored_transposed(checkpoint: Checkpoint, entry: TensorEntry) -> bool:
     bitsandbytes transposes it before it makes blocks and rows, so that its grid runs the other way.
     """
     layer = entry.name.removesuffix(".weight").rpartition(".")[2]
-    return checkpoint.config.get("model_type") in _CONV1D_MODELS and layer in _CONV1D_LAYERS
+    model_type = checkpoint.config.get("model_type")  # any JSON value, a list or an object too, which no set can hold
+    return isinstance(model_type, str) and model_type in _CONV1D_MODELS and layer in _CONV1D_LAYERS
 
 
 def _is_linear(entry: TensorEntry) -> bool:

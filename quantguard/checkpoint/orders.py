@@ -14,7 +14,7 @@ from quantguard.checkpoint.files import Pairs, parse_json, quote, read_bounded
 from quantguard.core.errors import CheckpointError
 
 MAX_JSON: Final = 8 * 1024 * 1024  # bytes
-MAX_MLMODEL: Final = 256 * 1024  # bytes; PyYAML reads some 100 kB a second
+MAX_MLMODEL: Final = 128 * 1024  # bytes; PyYAML reads some 100 kB a second of what is made to be slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +30,17 @@ _ADAPTER: Final = Order("redirect", "makes transformers load an adapter over, or
 ORDERED_BY_NAME: Final[Mapping[str, Order]] = {"adapter_config.json": _ADAPTER}
 
 
-def json_orders(root: Path, name: str) -> Orders:
-    """The orders anywhere in a JSON file, in keys that occur twice too: parsers differ in which of two they believe.
+def json_members(root: Path, name: str) -> Pairs:
+    """Every member of every object of a JSON file, those whose key occurs twice too: parsers differ in which they use.
 
     Raises:
         UnsafeCheckpointError: not a regular file.
         CheckpointError: absent, larger than MAX_JSON, not JSON, or nested too deep.
     """
-    found: list[Order] = []
+    found: Pairs = []
 
     def note(members: Pairs) -> dict[str, Any]:
-        for key, value in members:
-            found.extend(_json_order(key, value))
+        found.extend(members)
         return dict(members)
 
     data = read_bounded(root, name, MAX_JSON)
@@ -49,7 +48,12 @@ def json_orders(root: Path, name: str) -> Orders:
         parse_json(data, pairs=note)
     except ValueError as error:
         raise CheckpointError(f"{quote(name)} is not valid JSON: {error}", path=root) from error
-    return tuple(dict.fromkeys(found))
+    return found
+
+
+def json_orders(members: Pairs) -> Orders:
+    """The orders among the members of a JSON file."""
+    return tuple(dict.fromkeys(order for key, value in members for order in _json_order(key, value)))
 
 
 def _json_order(key: str, value: Any) -> Iterator[Order]:
@@ -120,7 +124,7 @@ _CHECKS: Final[Mapping[str, _Check]] = {
         _is_set, Order("redirect", "transformers_weights names another file to load than model.safetensors")
     ),
 }
-
+ORDERED_BY_KEY: Final = frozenset(_CHECKS)
 
 _OWN_LOADER: Final = re.compile(r"mlflow(\.[a-z_]+)*\Z")
 
@@ -138,7 +142,7 @@ def mlmodel_orders(root: Path, name: str) -> Orders:
         # BaseLoader makes strings, lists and dicts and nothing else: no objects, dates or numbers of a million digits.
         loader = yaml.BaseLoader(data)
         document = loader.get_single_data()
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:  # the last of "\UFFFFFFFF"
         raise CheckpointError(f"{quote(name)} is not valid YAML: {type(error).__name__}", path=root) from error
     finally:
         if loader is not None:
