@@ -12,7 +12,7 @@ from quantguard.report.rule import Rule
 from quantguard.report.rules_checkpoint import CHECKPOINT_RULES
 from quantguard.report.rules_scan import SCAN_RULES
 
-__all__ = ["RULES", "Rule", "described", "explained", "nearest", "paragraphs"]
+__all__ = ["RULES", "Rule", "described", "known_as", "nearest", "paragraphs"]
 
 _GATE_RULES: Final = {
     "attack_success.*.max_upper_bound": Rule(
@@ -88,14 +88,15 @@ _OTHER: Final = Rule(
 RULES: Final[Mapping[str, Rule]] = MappingProxyType({**SCAN_RULES, **CHECKPOINT_RULES, **_GATE_RULES})
 
 
-def explained(rule: str) -> Rule | None:
-    """The entry of a rule by its id, e.g. `scan.boundary` or `benchmarks.piqa.max_drop`; None where there is none."""
-    return RULES.get(rule) or next((known for pattern, known in RULES.items() if fnmatchcase(rule, pattern)), None)
+def known_as(rule: str) -> str | None:
+    """The key in RULES of a rule: `benchmarks.*.max_drop` of `benchmarks.piqa.max_drop`; None where it is unknown."""
+    return rule if rule in RULES else next((pattern for pattern in RULES if fnmatchcase(rule, pattern)), None)
 
 
 def described(rule: str) -> Rule:
     """What is known of a rule by its id, whatever it is."""
-    return explained(rule) or _OTHER
+    known = known_as(rule)
+    return _OTHER if known is None else RULES[known]
 
 
 def nearest(rule: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from quantguard.core.model import RegisteredVersion, parse_model_ref
 from quantguard.evidence.records import write_atomically
 from quantguard.report.annotations import render_annotations
 from quantguard.report.facts import ReportFacts
+from quantguard.report.html_report import render_html
 from quantguard.report.json_report import render_json
 from quantguard.report.junit import render_junit
 from quantguard.report.layers import measured
@@ -48,6 +49,7 @@ def _without_version(model: str) -> str:
 FORMATS: Final[Mapping[str, Renderer]] = MappingProxyType(
     {
         "annotations": _annotations,
+        "html": render_html,
         "json": render_json,
         "junit": render_junit,
         "md": render_markdown,
