@@ -68,9 +68,14 @@ def _is_set(value: Any) -> bool:
 
 def _names_repository(value: Any) -> bool:
     """`owner/kernel`, alone or in a mapping: transformers fetches it from the hub and runs it."""
-    if isinstance(value, dict):
-        return any(_names_repository(item) for item in value.values())
-    return isinstance(value, str) and "/" in value
+    pending = [value]  # no recursion: JSON may be nested as deep as its parser goes, which leaves no room for more
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, str) and "/" in item:
+            return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)
