@@ -66,12 +66,22 @@ def _is_set(value: Any) -> bool:
     return value not in (None, {}, [], "", False)
 
 
+_MOST_KERNELS: Final = 1000  # values below one key; models have two or three parts
+
+
 def _names_repository(value: Any) -> bool:
-    """`owner/kernel`, alone or in a mapping: transformers fetches it from the hub and runs it."""
-    pending = [value]  # no recursion: JSON may be nested as deep as its parser goes, which leaves no room for more
+    """`owner/kernel`, alone or in a mapping: transformers fetches it from the hub and runs it.
+
+    No recursion: JSON may be nested as deep as its parser goes, which leaves no room for more. And not without end: of
+    such keys in one another, each would look at all that is below. More values than a model has parts count as yes.
+    """
+    pending, seen = [value], 0
     while pending:
         item = pending.pop()
+        seen += 1
         if isinstance(item, dict):
+            if seen + len(pending) + len(item) > _MOST_KERNELS:
+                return True
             pending.extend(item.values())
         elif isinstance(item, str) and "/" in item:
             return True
