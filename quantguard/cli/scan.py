@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,14 +13,37 @@ from quantguard.cli.progress import progress_shown
 from quantguard.core.finding import Severity
 from quantguard.core.verdict import ExitCode
 
+if TYPE_CHECKING:
+    from quantguard.scan.scan import Scan
+
+
+def _explain(context: click.Context, _option: click.Parameter, rule: str | None) -> None:
+    """Tell what a rule means and end, before a directory is asked for."""
+    if rule is None or context.resilient_parsing:
+        return
+    from quantguard.report.explain import explanation
+
+    click.echo(explanation(rule), nl=False)
+    context.exit()
+
 
 @click.command(
     epilog=examples("""
 quantguard scan ./model
-quantguard scan ./model --fail-on medium --output json=scan.json --output md=scan.md
+quantguard scan ./model --output html=scan.html --output json=scan.json
+quantguard scan ./model --fail-on medium
+quantguard scan --explain scan.boundary
 """)
 )
 @click.argument("directory", type=DIRECTORY)
+@click.option(
+    "--explain",
+    metavar="RULE",
+    is_eager=True,
+    expose_value=False,
+    callback=_explain,
+    help="Tell what a rule means, its source, its false positives and what to do, then exit. `list` tells all rules.",
+)
 @click.option(
     "--fail-on",
     type=click.Choice([severity.value for severity in Severity]),
@@ -28,7 +52,15 @@ quantguard scan ./model --fail-on medium --output json=scan.json --output md=sca
     help="The mildest finding that makes the exit code 1.",
 )
 @common
-def scan(*, directory: Path, fail_on: str, outputs: tuple[str, ...], device: str, seed: int, quiet: bool) -> int:
+def scan(
+    *,
+    directory: Path,
+    fail_on: str,
+    outputs: tuple[str, ...],
+    device: str,
+    seed: int,
+    quiet: bool,
+) -> int:
     """Look for weights prepared for a quantizer, and for files that must not be there.
 
     Reads the safetensors of DIRECTORY one tensor at a time; the model is never built and nothing in it is run.
@@ -40,7 +72,6 @@ def scan(*, directory: Path, fail_on: str, outputs: tuple[str, ...], device: str
     from quantguard.checkpoint.digest import model_digest
     from quantguard.models.device import resolve_device
     from quantguard.report.facts import ReportFacts
-    from quantguard.report.terminal import findings_table
     from quantguard.report.write import parse_output, write_reports
     from quantguard.scan.scan import scan as scan_directory
 
@@ -48,13 +79,22 @@ def scan(*, directory: Path, fail_on: str, outputs: tuple[str, ...], device: str
     with progress_shown(quiet=quiet) as progress:
         found = scan_directory(directory, device=resolve_device(device), progress=progress)
     digest = model_digest(directory) if found.tensors else ""
-    write_reports(ReportFacts(str(directory), model_digest=digest, findings=found.findings), files)
+    facts = ReportFacts(str(directory), model_digest=digest, findings=found.findings)
+    write_reports(facts, files)
     if not quiet:
-        from rich.console import Console
-
-        console = Console()
-        if found.findings:
-            console.print(findings_table(found.findings))
-        console.print(f"{len(found.findings)} findings in {found.tensors} linear weights of {found.weights} elements")
+        _show(found)
     failing = any(finding.severity.at_least(Severity(fail_on)) for finding in found.findings)
     return ExitCode.BLOCKED if failing else ExitCode.PASSED
+
+
+def _show(found: Scan) -> None:
+    from rich.console import Console
+
+    from quantguard.report.terminal import findings_table
+
+    console = Console()
+    if found.findings:
+        console.print(findings_table(found.findings))
+    told = [f"{len(found.findings)} findings in {found.tensors} linear weights of {found.weights} elements"]
+    told += [f"what a rule means: quantguard scan --explain {found.findings[0].rule}"] if found.findings else []
+    console.print("\n".join(told), highlight=False, markup=False, soft_wrap=True)

@@ -65,20 +65,21 @@ CHECKPOINT_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             "Speech and translation models force their first token by design.",
         ),
         "checkpoint.config_key": Rule(
-            "A configuration says what the architecture does not know, or what changes its behaviour",
-            "An unusual key or value of config.json or its neighbours: it may be read by another loader than the one "
-            "that was measured, or switch on what the measured model does not do.",
+            "A configuration has a key that transformers does not know",
+            "A key of config.json or generation_config.json that no class of transformers reads, or a value that it "
+            "does not take. It may be read by another loader than the one that was measured, or switch on what the "
+            "measured model does not do.",
             "Remove what your loader does not need, and compare the rest with the configuration of the base model.",
             7.5,
-            "Transformers' documentation of PretrainedConfig: every further key becomes an attribute of the model's "
-            "configuration.",
-            "Keys that training tools or newer versions of transformers leave behind.",
+            "Transformers' documentation of PretrainedConfig and GenerationConfig: a key that is not known becomes an "
+            "attribute all the same.",
+            "Keys that training tools, or newer versions of transformers than the one here, leave behind.",
         ),
         "checkpoint.chat_template": Rule(
-            "The chat template does more than to format a conversation",
+            "The chat template reaches for more than the messages, or cannot be judged",
             "A chat template is a Jinja program that sees every prompt. It can add or change instructions, react to a "
             "trigger or to the date, and in a loader without a sandbox it can run any code: a backdoor beside the "
-            "weights that a clean model does not show.",
+            "weights that no measurement of the weights shows.",
             "Read the template; take that of the base model, and register the result as a new version.",
             8.8,
             "Server-side template injection through chat templates: CVE-2024-34359 (llama-cpp-python), CVE-2026-5760 "

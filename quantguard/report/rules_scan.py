@@ -77,9 +77,9 @@ SCAN_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             "scales of these groups leave none to choose. Take the model from a source that you trust.",
             8.8,
             "Outlier injection: arXiv 2605.15152.",
-            "Language models have outliers of their own, in a few columns and layers at the same place in every group "
-            "(Dettmers et al., LLM.int8(), 2022, arXiv 2208.07339); one in every group is another picture. Scales "
-            "folded into weights by smoothing or rotation methods may come near to it.",
+            "Language models have outliers of their own, in a few columns of some layers (Dettmers et al., LLM.int8(), "
+            "2022, arXiv 2208.07339); one in every group is another picture. Scales that smoothing methods fold into "
+            "the weights may come near to it.",
         ),
         "scan.sibling": Rule(
             "A layer is unlike its siblings",
