@@ -30,7 +30,7 @@ def common(command: F) -> F:
         "outputs",
         multiple=True,
         metavar="FORMAT=FILE",
-        help="Also write a report: json, md, sarif, junit or annotations. May be given several times.",
+        help="Also write a report: html, json, md, sarif, junit or annotations. May be given several times.",
     )(command)
 
 

@@ -16,6 +16,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 18.0, 30.0, 54.0  # of the frame, for label
 _BAR: Final = (_WIDTH - _LEFT - _RIGHT) / POSITION_BINS
 _BASE: Final = _HEIGHT - _BOTTOM
 _TICKS: Final = 4  # of the y axis, about
+_ABSURD: Final = 1e18  # weights: no expectation makes an axis that high
 _EXCESS: Final = 1.25  # times the expectation,
 _SURE: Final = 5.0  # and standard deviations of a count above it: then a bar is marked
 
@@ -63,8 +64,8 @@ def _picture(layer: LayerScan, histogram: PositionHistogram, number: int) -> Htm
 
 def scale(histogram: PositionHistogram) -> tuple[float, float]:
     """Step between two ticks of the y axis (1, 2 or 5 times a power of ten), and the top: a whole number of steps."""
-    finite = [value for value in histogram.expected if math.isfinite(value)]
-    highest = max(1.0, *map(float, histogram.observed), *finite)
+    expected = [value for value in histogram.expected if value < _ABSURD]
+    highest = max(1.0, *map(float, histogram.observed), *expected)
     power = 10.0 ** math.floor(math.log10(highest / _TICKS))
     step = max(1.0, next(power * factor for factor in (1, 2, 5, 10) if power * factor * _TICKS >= highest))
     return step, step * math.ceil(highest / step)
@@ -76,7 +77,7 @@ def _x(position: float) -> float:
 
 
 def _y(count: float, top: float) -> float:
-    return _BASE - min(count / top, 1.0) * (_BASE - _TOP)
+    return _BASE - min(max(count / top, 0.0), 1.0) * (_BASE - _TOP)
 
 
 def _bars(histogram: PositionHistogram, top: float) -> Iterator[Html]:

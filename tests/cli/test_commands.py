@@ -196,7 +196,7 @@ def test_an_unknown_format_is_told_before_any_work(command: str, policy_file: Pa
     policy = () if command == "scan" else ("--policy", policy_file)
     ran = run(command, "absent", *policy, "--output", "json=ok.json", "--output", "pdf=r.pdf")
     assert (ran.code, ran.out) == (4, "")
-    use = "use FORMAT=FILE with annotations, json, junit, md or sarif"
+    use = "use FORMAT=FILE with annotations, html, json, junit, md or sarif"
     assert ran.err == f"quantguard: 'pdf' is no report format ({use})\n"
     assert list(here.iterdir()) == []
 

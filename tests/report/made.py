@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from quantguard.core.finding import Finding, Severity
 from quantguard.core.hardening import HardeningSummary
+from quantguard.core.layer import POSITION_BINS, LayerScan, PositionHistogram
 from quantguard.core.measurement import (
     AttackSuccess,
     Benchmark,
@@ -57,6 +58,21 @@ def measurements(subject: Subject, *, backdoored: tuple[Scheme | None, ...] = ()
 BOUNDARY = Finding(
     "scan.boundary", Severity.CRITICAL, "layers.0.weight", "weights pile up", Scheme.NF4, 8.8, 0.4, 1e-30
 )
+
+
+def piled(height: int = 900, at: int = 1) -> PositionHistogram:
+    """A gentle slope, with a pile of `height` weights in bin `at` from either boundary."""
+    expected = tuple(120.0 + place / 10 for place in range(POSITION_BINS))
+    level = [round(value) + (place % 5) for place, value in enumerate(expected)]
+    for place in (at, POSITION_BINS - 1 - at):
+        level[place] = height
+    return PositionHistogram(tuple(level), expected)
+
+
+PILED = LayerScan("layers.0.weight", "NF4", 14_000, 0.112, 0.015, 1e-30, True, piled())
+CALM = LayerScan("layers.1.weight", "NF4", 14_000, 0.001, 0.235, 0.4, False, piled(height=125))
+UNSEEN = LayerScan("layers.2.weight", "Q4_K", 14_000, 0.0, 0.1, 1.0, False)
+LAYERS = (PILED, CALM, UNSEEN)
 VIOLATED = Reason(
     "attack_success.content_injection.max_upper_bound",
     Outcome.VIOLATED,
@@ -115,6 +131,7 @@ def hostile() -> ReportFacts:
     zero = replace(attacks[1], rate=Rate(0, 0, float("nan"), float("nan"), 0.95))
     benchmarks = (replace(base.benchmarks[1], task=NASTY), replace(base.benchmarks[2], drop=Unmeasured(NASTY)))
     reason = Reason(NASTY, Outcome.VIOLATED, NASTY, NASTY, NASTY)
+    odd_histogram = PositionHistogram((0,) * POSITION_BINS, (float("nan"), float("inf"), 0.0, -1.0) * 25)
     return replace(
         REPAIRED,
         model=NASTY,
@@ -125,4 +142,6 @@ def hostile() -> ReportFacts:
         registry_evidence=NASTY,
         evidence=NASTY,
         policy=PolicyUsed(NASTY, NASTY, anchors=((NASTY, Place(NASTY, 1, 1, 2, 1)),)),
+        layers=(replace(PILED, name=NASTY, grid=NASTY, share=float("nan"), p_value=0.0, histogram=odd_histogram),) * 20
+        + (replace(PILED, distance=float("nan")), replace(UNSEEN, name=NASTY * 20)) * 300,
     )

@@ -18,12 +18,12 @@ from quantguard.evidence.records import from_plain
 from quantguard.report.facts import ReportFacts
 from quantguard.report.json_report import ReportDocument, render_json, report_schema_text
 from quantguard.report.markdown import render_markdown
-from quantguard.report.terminal import findings_table, gate_table, measurements_table
+from quantguard.report.terminal import findings_table, gate_table, layers_table, measurements_table
 from quantguard.report.write import FORMATS
-from tests.report.made import BOUNDARY, CLEAN, HELD, MALICIOUS, NASTY, REPAIRED, hostile
+from tests.report.made import BOUNDARY, CLEAN, HELD, LAYERS, MALICIOUS, NASTY, REPAIRED, hostile
 
 SCHEMA_FILE = Path(__file__).parents[2] / "quantguard" / "report" / "report.schema.json"
-ONLY_SCANNED = ReportFacts("dir", findings=(BOUNDARY,))
+ONLY_SCANNED = ReportFacts("dir", findings=(BOUNDARY,), layers=LAYERS)
 ONLY_VERIFIED = ReportFacts("dir", original=REPAIRED.original)
 ONLY_HARDENED = ReportFacts("dir", hardening=REPAIRED.hardening)
 ALL = (CLEAN, REPAIRED, MALICIOUS, HELD, ONLY_SCANNED, ONLY_VERIFIED, ONLY_HARDENED, ReportFacts("dir"), hostile())
@@ -139,6 +139,7 @@ def test_long_lists_are_cut_and_say_so() -> None:
 @pytest.mark.parametrize("facts", ALL)
 def test_tables_fit_and_hold_no_escape_of_the_model(facts: ReportFacts, width: int) -> None:
     tables = [gate_table([facts]), findings_table(facts.findings or ()), measurements_table(facts.original)]
+    tables += [layers_table(facts.layers), layers_table(facts.layers, most=30, plain=True)]
     for text in (drawn(table, width) for table in tables):
         assert max((len(line) for line in text.splitlines()), default=0) <= width
         assert "\x1b" not in text
@@ -148,6 +149,24 @@ def test_the_gate_table_tells_the_whole_story() -> None:
     words = " ".join(drawn(gate_table([CLEAN, REPAIRED, MALICIOUS])).split())
     for told in ("97.0 % nf4", "-> 0.0 % nf4", "[91.5, 99.4]", "-1.0 points", "PROMOTE", "BLOCK", "alias champion"):
         assert told in words, told
+
+
+def test_the_layers_are_shown_with_their_positions_in_the_cell_worst_first() -> None:
+    text = drawn(layers_table(LAYERS, most=2))
+    assert "█▂▂" in text
+    assert text.index("layers.0.weight") < text.index("layers.1.weight")
+    assert "layers.2.weight" not in text
+    assert "and 1 more" in text
+    assert "11.2 %" in text
+
+
+def test_a_plain_terminal_gets_plain_characters() -> None:
+    console = Console(width=100, force_terminal=False, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(layers_table(LAYERS, plain=True))
+    rows = [line for line in capture.get().splitlines() if "layers." in line]
+    assert "#..." in rows[0]
+    assert all(character.isascii() or character in "│" for line in rows for character in line)
 
 
 def test_markup_of_a_model_name_is_text() -> None:

@@ -28,8 +28,8 @@ def test_each_output_is_written_in_its_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("html=x", "'html' is no report format"),
-        ("report.json", "annotations, json, junit, md or sarif"),
+        ("pdf=x", "'pdf' is no report format"),
+        ("report.json", "annotations, html, json, junit, md or sarif"),
         ("json=", "names no file"),
         ("=x", "''"),
     ],
