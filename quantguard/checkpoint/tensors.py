@@ -52,6 +52,25 @@ def read_tensor(checkpoint: Checkpoint, entry: TensorEntry) -> torch.Tensor:
         return _read(checkpoint, entry, stream)
 
 
+def read_rows(
+    checkpoint: Checkpoint, entry: TensorEntry, stream: BinaryIO, rows: range, scratch: bytearray | None = None
+) -> torch.Tensor:
+    """Consecutive rows (of the first axis; step 1) of `entry` from its open file, in its own dtype, (rows, *rest).
+
+    With `scratch` the tensor lies in that memory, which must be large enough, and is overwritten by the next call.
+
+    Raises:
+        CheckpointError: the file ends before them or cannot be read; or torch has no such dtype.
+    """
+    row = (entry.end - entry.begin) // entry.shape[0]  # bytes
+    size = row * len(rows)
+    data = bytearray(size) if scratch is None else scratch
+    view = memoryview(data)[:size]
+    read_exactly(stream, entry.begin + row * rows.start, view, root=checkpoint.root, name=entry.file)
+    flat = torch.frombuffer(data, dtype=_dtype(checkpoint, entry), count=size // _dtype(checkpoint, entry).itemsize)
+    return flat.view(len(rows), *entry.shape[1:])
+
+
 def stream_tensors(
     checkpoint: Checkpoint, entries: Iterable[TensorEntry] | None = None
 ) -> Iterator[tuple[TensorEntry, torch.Tensor]]:
@@ -78,6 +97,16 @@ def stream_tensors(
 
 
 def _read(checkpoint: Checkpoint, entry: TensorEntry, stream: BinaryIO) -> torch.Tensor:
+    dtype = _dtype(checkpoint, entry)
+    data = bytearray(entry.end - entry.begin)
+    read_exactly(stream, entry.begin, memoryview(data), root=checkpoint.root, name=entry.file)
+    if dtype is torch.bool:
+        # A bool of any other byte than 0 or 1 is undefined behaviour in torch's kernels.
+        return torch.frombuffer(data, dtype=torch.uint8).ne(0).reshape(entry.shape)
+    return torch.frombuffer(data, dtype=dtype).reshape(entry.shape)
+
+
+def _dtype(checkpoint: Checkpoint, entry: TensorEntry) -> torch.dtype:
     dtype = TORCH_DTYPES.get(entry.dtype)
     if dtype is None:
         raise CheckpointError(
@@ -85,12 +114,7 @@ def _read(checkpoint: Checkpoint, entry: TensorEntry, stream: BinaryIO) -> torch
             path=checkpoint.root / entry.file,
             remedy="export the model in float32, float16 or bfloat16",
         )
-    data = bytearray(entry.end - entry.begin)
-    read_exactly(stream, entry.begin, memoryview(data), root=checkpoint.root, name=entry.file)
-    if dtype is torch.bool:
-        # A bool of any other byte than 0 or 1 is undefined behaviour in torch's kernels.
-        return torch.frombuffer(data, dtype=torch.uint8).ne(0).reshape(entry.shape)
-    return torch.frombuffer(data, dtype=dtype).reshape(entry.shape)
+    return dtype
 
 
 def first_non_finite(tensor: torch.Tensor) -> tuple[int, ...] | None:
