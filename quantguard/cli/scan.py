@@ -95,6 +95,8 @@ def _show(found: Scan) -> None:
     console = Console()
     if found.findings:
         console.print(findings_table(found.findings))
-    told = [f"{len(found.findings)} findings in {found.tensors} linear weights of {found.weights} elements"]
-    told += [f"what a rule means: quantguard scan --explain {found.findings[0].rule}"] if found.findings else []
+    count = len(found.findings)
+    plural = "" if count == 1 else "s"
+    told = [f"{count} finding{plural} in {found.tensors} linear weights of {found.weights} elements"]
+    told += [f"what a rule means: quantguard scan --explain {found.findings[0].rule}"] if count else []
     console.print("\n".join(told), highlight=False, markup=False, soft_wrap=True)

@@ -18,6 +18,7 @@ from quantguard.report.summary import p_value_text
 RAMP: Final = "▁▂▃▄▅▆▇█"
 ASCII_RAMP: Final = "_.-:=+*#"  # for a terminal that knows no other characters
 COLUMNS: Final = 25  # of a line of these; four bins each
+_ON_LEVEL: Final = 0.49  # of the cell from either boundary: where its level is
 _MORE, _FEWER = 1.25, 0.8  # times the expectation: what lies between is not worth words
 
 
@@ -38,10 +39,10 @@ def at_distance(histogram: PositionHistogram, distance: float) -> AtDistance:
     """What lies `distance` (0..0.5 of the cell) from the boundary: in that bin, or in the one beside it that differs
     more, because a pile at the border of two bins falls in either.
     """
-    if not math.isfinite(distance):
+    if math.isnan(distance):
         return AtDistance(0, 0.0)
     half = POSITION_BINS // 2
-    middle = min(max(int(distance * POSITION_BINS + 1e-9), 0), half - 1)
+    middle = min(int(min(max(distance, 0.0), 0.5) * POSITION_BINS + 1e-9), half - 1)
     near = range(max(middle - 1, 0), min(middle + 2, half))
     seen, due = histogram.observed, histogram.expected
     folded = [AtDistance(seen[n] + seen[-1 - n], due[n] + due[-1 - n]) for n in near]
@@ -50,7 +51,8 @@ def at_distance(histogram: PositionHistogram, distance: float) -> AtDistance:
 
 def caption(layer: LayerScan) -> str:
     """What the histogram of `layer` shows, in plain words. Our own words and figures only."""
-    where = f"{percent(layer.distance)} of a cell from the nearest boundary"
+    on_level = layer.distance >= _ON_LEVEL
+    where = "on the levels themselves" if on_level else f"{percent(layer.distance)} of a cell from the nearest boundary"
     ratio = at_distance(layer.histogram, layer.distance).ratio if layer.histogram is not None else None
     smooth = "what the smooth density of the same weights puts there"
     times = "where none are expected" if ratio is None else f"{ratio:.1f} times {smooth}"

@@ -93,11 +93,11 @@ def layers_table(layers: Sequence[LayerScan], *, most: int = 10, plain: bool = F
     """
     more = len(layers) - most
     table = Table(title="Layers, worst first", caption=f"and {more} more" if more > 0 else None)
-    table.add_column("layer", overflow="fold")
-    table.add_column("grid", overflow="fold")
+    table.add_column("layer", overflow="fold", min_width=12)
+    table.add_column("grid", overflow="fold", min_width=4)
     for head in ("excess", "at", "p"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("from boundary to boundary", no_wrap=True, min_width=COLUMNS)
+    table.add_column("from boundary to boundary", no_wrap=True, overflow="crop", max_width=COLUMNS)
     for layer in layers[:most]:
         style = "red" if layer.suspicious else ""
         drawn = "-" if layer.histogram is None else sparkline(layer.histogram, ASCII_RAMP if plain else RAMP)

@@ -160,6 +160,12 @@ def test_the_layers_are_shown_with_their_positions_in_the_cell_worst_first() -> 
     assert "11.2 %" in text
 
 
+def test_in_a_narrow_terminal_the_line_is_cropped_and_the_names_stay() -> None:
+    lines = drawn(layers_table(LAYERS), 60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert any("layers.0.wei" in line and "█▂▂▂" in line for line in lines)
+
+
 def test_a_plain_terminal_gets_plain_characters() -> None:
     console = Console(width=100, force_terminal=False, legacy_windows=False)
     with console.capture() as capture:

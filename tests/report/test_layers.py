@@ -47,6 +47,11 @@ def test_a_depleted_strip_is_no_pile() -> None:
     assert "is depleted: 0.1 times" in caption(replace(PILED, histogram=piled(height=12)))
 
 
+def test_weights_on_their_levels_are_told_by_the_level() -> None:
+    atoms = replace(PILED, distance=0.5, histogram=piled(height=5000, at=49))
+    assert caption(atoms).startswith("An excess of 11.2 % of the weights lies on the levels themselves: 40")
+
+
 def test_an_excess_that_is_spread_is_told_so() -> None:
     assert caption(replace(PILED, histogram=piled(height=125))).startswith("No single pile: an excess of 11.2 %")
 
