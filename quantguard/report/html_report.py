@@ -83,7 +83,8 @@ def _head(facts: ReportFacts) -> Html:
         head += [element("p", facts.unfinished)] if facts.unfinished else []
         head.append(element("p", outcome_text(facts.outcome, registered=facts.registered)))
     else:
-        head = [element("p", "QuantGuard, scan", class_="kind"), element("h1", model)]
+        stage = "QuantGuard, scan" if facts.findings is not None else "QuantGuard"
+        head = [element("p", stage, class_="kind"), element("h1", model)]
         head.append(element("p", "No verdict: this is a report of single stages."))
     return element("header", *head, _tiles(facts), _particulars(facts))
 

@@ -19,7 +19,7 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.55 s
 main { max-width: 1080px; margin: 0 auto; padding: 32px 24px 64px; }
 h1 { font-size: 25px; line-height: 1.3; margin: 4px 0 12px; overflow-wrap: anywhere; }
 h2 { font-size: 19px; margin: 44px 0 12px; padding-bottom: 6px; border-bottom: 1px solid var(--line); }
-h3 { font-size: 16px; margin: 0 0 6px; overflow-wrap: anywhere; }
+h3 { font-size: 16px; margin: 18px 0 6px; overflow-wrap: anywhere; }
 p { margin: 0 0 12px; max-width: 76ch; }
 a { color: var(--accent); text-underline-offset: 2px; }
 code { font: 0.92em ui-monospace, "Liberation Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace;
@@ -61,6 +61,7 @@ svg .axis { stroke: var(--faint); } svg .grid { stroke: var(--line); }
 .key.expected { height: 0; border-top: 2px solid var(--expected); vertical-align: middle; border-radius: 0; }
 section.rule { margin: 0 0 26px; padding: 14px 18px 4px; background: var(--soft);
   border-left: 3px solid var(--accent); }
+section.rule h3 { margin-top: 0; }
 section.rule p strong { display: block; font-size: 13px; color: var(--faint); }
 footer { margin-top: 48px; color: var(--faint); font-size: 13px; }
 """

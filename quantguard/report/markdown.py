@@ -12,10 +12,12 @@ from typing import Final, TypeVar
 
 from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
+from quantguard.core.layer import LayerScan
 from quantguard.core.measurement import Measurements
 from quantguard.core.verdict import Decision, Outcome, Subject
 from quantguard.core.wording import percent
 from quantguard.report.facts import ReportFacts
+from quantguard.report.layers import COLUMNS, sparkline
 from quantguard.report.plot import drops_plot, rates_plot
 from quantguard.report.summary import (
     Row,
@@ -28,7 +30,7 @@ from quantguard.report.summary import (
     unmeasured,
     worst_first,
 )
-from quantguard.report.text import code_span, visible
+from quantguard.report.text import code_span, fenced, visible
 
 T = TypeVar("T")
 
@@ -54,6 +56,7 @@ def render_markdown(facts: ReportFacts) -> str:
         ("Harmful answers, as the model gave them", _bullets(_examples(facts.original, facts.hardened), str)),
         ("Hardening", _hardening(facts.hardening)),
         ("Findings, worst first", _bullets(worst_first(facts.findings or ()), _finding, _MOST_FINDINGS)),
+        ("Layers, worst first", _layers(facts.layers)),
         ("In the registry", _bullets(_registry(facts), _said)),
     ]
     head, foot = [_head(facts), *_why(facts)], _reproduce(facts)
@@ -185,6 +188,24 @@ def _finding(finding: Finding) -> str:
     tail = f" ({', '.join(figures)})" if figures else ""
     message = code_span(finding.message, _SENTENCE)
     return f"**{finding.severity.value}** {code_span(finding.rule)} in {code_span(finding.where)}: {message}{tail}"
+
+
+def _layers(layers: Sequence[LayerScan]) -> str:
+    """The worst layers of which a histogram was kept, a line each; the HTML report shows them as pictures."""
+    kept = [layer for layer in layers if layer.histogram is not None][:_MOST_FINDINGS]
+    if not kept:
+        return ""
+    lines = [
+        f"{_line(layer):<{COLUMNS}}  {percent(layer.share):>7} at {percent(layer.distance):>6}  "
+        f"{visible(layer.grid, 20)}, {visible(layer.name, 80)}"
+        for layer in kept
+    ]
+    how = "Positions of the weights in their rounding cells, from boundary to boundary, and the largest excess."
+    return f"{how}\n\n{fenced(lines)}"
+
+
+def _line(layer: LayerScan) -> str:
+    return "" if layer.histogram is None else sparkline(layer.histogram)
 
 
 def _bullets(entries: Sequence[T], told: Callable[[T], str], most: int = _MOST) -> str:

@@ -105,6 +105,13 @@ def test_markdown_lists_the_worst_finding_first() -> None:
     assert text.index("scan.boundary") < text.index("README.md")
 
 
+def test_markdown_draws_the_worst_layers_as_lines() -> None:
+    text = render_markdown(ONLY_SCANNED)
+    assert "## Layers, worst first" in text
+    assert "█▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂█   11.2 % at  1.5 %  NF4, layers.0.weight\n" in text
+    assert "Layers" not in render_markdown(ReportFacts("dir", findings=(BOUNDARY,)))
+
+
 def test_nothing_of_a_hostile_text_is_alive_in_markdown() -> None:
     text = render_markdown(hostile())
     assert len(text) < 200_000
