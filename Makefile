@@ -42,11 +42,12 @@ format: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# The JSON Schemas that are checked in, made again from the types.
+# The JSON Schemas and the words of transformers that are checked in, made again from the types.
 schemas: $(READY)
 	$(BIN)/quantguard policy schema > policies/policy.schema.json
 	$(BIN)/quantguard policy manifest-schema > policies/manifest.schema.json
 	$(BIN)/python -c "from quantguard.report.json_report import report_schema_text as t; print(t(), end='')" > quantguard/report/report.schema.json
+	$(BIN)/python -m tests.checkpoint.known_words > quantguard/checkpoint/known_words.json
 
 # What starts on a runner: versions from constraints.txt, with the digest of every file of each.
 lock: $(READY)

@@ -1,8 +1,8 @@
 """What must not be in a model directory that anybody is to load.
 
 Each file is judged by its kind, its name, its first bytes and, where transformers, PEFT or MLflow take orders from it,
-its JSON or YAML. Nothing is executed and nothing is unpickled. HIGH and CRITICAL findings are grounds to refuse the
-directory (`admit`); a file that ought to be read and cannot is one of them.
+its JSON, YAML or chat templates. Nothing is executed, rendered or unpickled. HIGH and CRITICAL findings are grounds to
+refuse the directory (`admit`); a file that ought to be read and cannot is one of them.
 
     checkpoint.pickle        a pickle, or a file that loaders unpickle (CRITICAL)
     checkpoint.remote_code   a file orders code to be loaded: auto_map, custom_pipelines, loader_module (CRITICAL)
@@ -14,26 +14,42 @@ directory (`admit`); a file that ought to be read and cannot is one of them.
     checkpoint.symlink       a symbolic link (HIGH)
     checkpoint.special_file  a pipe, socket or device (HIGH)
     checkpoint.file_name     a name with control characters, or not UTF-8 (HIGH)
+    checkpoint.config_key    a key of config.json or generation_config.json that transformers does not know (HIGH)
+    checkpoint.chat_template a chat template that reaches for more than messages, or cannot be judged (HIGH)
     checkpoint.unreadable    a file that gives orders and cannot be read (HIGH)
     checkpoint.requirements  a list of packages to install (INFO; the gate installs nothing)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from quantguard.checkpoint import magic
-from quantguard.checkpoint.files import Item, Kind, open_regular, quote, read_exactly, walk
+from quantguard.checkpoint.config_keys import unknown_config_keys, unknown_generation_keys
+from quantguard.checkpoint.files import Item, Kind, open_regular, quote, read_bounded_json, read_exactly, walk
 from quantguard.checkpoint.layout import CONFIG, INDEX
-from quantguard.checkpoint.orders import ORDERED_BY_NAME, Order, Orders, json_orders, mlmodel_orders
+from quantguard.checkpoint.orders import (
+    MAX_JSON,
+    ORDERED_BY_NAME,
+    Order,
+    json_members,
+    json_orders,
+    mlmodel_orders,
+)
+from quantguard.checkpoint.templates import SUFFIXES, read_template, refused_templates, templates_in
 from quantguard.core.errors import CheckpointError
 from quantguard.core.finding import Finding, Severity
 
 # Large, without orders, and full of words: a vocabulary may well hold the word "auto_map".
 _VOCABULARIES: Final = frozenset({"added_tokens.json", "tokenizer.json", "vocab.json", INDEX})
 _MAX_VOCABULARY: Final = 256 * 1024 * 1024  # bytes; the largest published tokenizer.json has some 35 MB
+# Only what transformers reads as the model's own: a config.json further down is another program's.
+_CONFIGS: Final[Mapping[str, Callable[[Mapping[str, Any]], str | None]]] = {
+    CONFIG: unknown_config_keys,
+    "generation_config.json": unknown_generation_keys,
+}
 _REQUIREMENTS: Final = frozenset({"conda.yaml", "conda.yml", "python_env.yaml", "requirements.txt"})
 
 
@@ -115,21 +131,34 @@ def _sighted(content: magic.Content, what: str, where: str) -> Finding:
 
 
 def _judge_orders(root: Path, item: Item, name: str, where: str) -> Iterator[Finding]:
-    orders: Orders = ()
     try:
         if name == "mlmodel":
-            orders = mlmodel_orders(root, item.path)
+            yield from (_ordered(order, where) for order in mlmodel_orders(root, item.path))
         elif name in _VOCABULARIES:
             _check_vocabulary(root, item)
         elif name.endswith(".json"):
-            orders = json_orders(root, item.path)
+            yield from _judge_json(root, item, where)
+        elif name.endswith(SUFFIXES):
+            yield from _judge_templates([read_template(root, item.path)], where)
     except CheckpointError as error:
         # open_checkpoint reads the model's own config and says what is wrong with it: broken is not yet hostile.
         severity = Severity.MEDIUM if item.path == CONFIG else Severity.HIGH
         yield _finding("unreadable", severity, where, error.message)
-        return
-    for order in orders:
-        yield _ordered(order, where)
+
+
+def _judge_json(root: Path, item: Item, where: str) -> Iterator[Finding]:
+    members = json_members(root, item.path)
+    yield from (_ordered(order, where) for order in json_orders(members))
+    yield from _judge_templates(templates_in(members), where)
+    if item.path in _CONFIGS:
+        wrong = _CONFIGS[item.path](read_bounded_json(root, item.path, MAX_JSON))
+        if wrong is not None:
+            yield _finding("config_key", Severity.HIGH, where, wrong)
+
+
+def _judge_templates(texts: Iterable[str], where: str) -> Iterator[Finding]:
+    for wrong in refused_templates(texts):
+        yield _finding("chat_template", Severity.HIGH, where, wrong)
 
 
 def _check_vocabulary(root: Path, item: Item) -> None:

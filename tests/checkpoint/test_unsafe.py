@@ -131,7 +131,11 @@ def test_links_pipes_and_sockets_are_found_and_not_opened(model: Path) -> None:
 AUTO_MAP = {"AutoModelForCausalLM": "modeling_evil.Evil"}
 ORDERS: dict[str, tuple[str, Any, str]] = {
     "auto_map": ("config.json", {"auto_map": AUTO_MAP}, "remote_code"),
-    "auto_map of a sub-config": ("config.json", {"text_config": [{"x": {"auto_map": AUTO_MAP}}]}, "remote_code"),
+    "auto_map of a sub-config": (
+        "config.json",
+        {"text_config": [{"vision_config": {"auto_map": AUTO_MAP}}]},
+        "remote_code",
+    ),
     "auto_map of the tokenizer": (
         "tokenizer_config.json",
         {"auto_map": {"AutoTokenizer": ["a.B", None]}},
@@ -184,7 +188,7 @@ def test_what_a_model_may_well_have_raises_nothing(model: Path) -> None:
     harmless: dict[str, bytes] = {
         "README.md": b"# MZ and PK",
         "tokenizer.json": json.dumps({"model": {"vocab": {"auto_map": 1}}}).encode(),
-        "vocab.json": b'{"trust_remote_code": 17}',
+        "vocab.json": b'{"auto_map": 1, "trust_remote_code": 2}',
         "merges.txt": b"a b",
         "tokenizer.model": b"\n\x0e\n\x05<unk>",
         "chat_template.jinja": b"{{ messages }}",
