@@ -91,6 +91,7 @@ LIES: dict[str, tuple[Any, str]] = {
     "one offset": ({"t": {**F, "data_offsets": [8]}}, "not a pair"),
     "half a byte": ({"t": entry("F4", [3], 0, 1)}, "whole bytes"),
     "overlap": ({"t": F, "u": entry("F32", [2], 4, 12)}, "'u': it begins 4 bytes before"),
+    "one inside another": ({"t": F, "u": entry("F16", [2], 2, 6)}, "'u': it begins 6 bytes before"),
     "same place": ({"t": F, "u": F}, "begins 8 bytes before"),
     "gap": ({"t": entry("F32", [1], 4, 8)}, "'t': 4 bytes before it belong"),
     "past the end": ({"t": entry("F32", [3], 0, 12)}, "truncated"),
