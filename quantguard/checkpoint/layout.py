@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from quantguard.checkpoint.files import Item, Kind, quote, read_bounded_json, walk
-from quantguard.checkpoint.header import Shard, TensorEntry, read_shard
+from quantguard.checkpoint.header import MAX_TENSORS, Shard, TensorEntry, read_shard
 from quantguard.core.errors import CheckpointError, NothingToGateError, ShardIndexError
 
 __all__ = ["CONFIG", "INDEX", "SINGLE", "Checkpoint", "Shard", "TensorEntry", "linear_weights", "open_checkpoint"]
@@ -63,10 +63,21 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     files = sorted(set(named.values())) or [SINGLE]
     _check_foreign(weights, files, directory)
     config = read_bounded_json(directory, CONFIG, MAX_CONFIG)
-    shards = tuple(read_shard(directory, file) for file in files)
+    shards = _read_shards(directory, files, max(MAX_TENSORS, len(named)))
     if named:
         _check_placement(shards, named, directory)
     return Checkpoint(directory, shards, tuple(entry for shard in shards for entry in shard.tensors), config)
+
+
+def _read_shards(root: Path, files: list[str], most: int) -> tuple[Shard, ...]:
+    """Every header, as long as they do not describe more tensors together than the index can have named."""
+    shards, tensors = [], 0
+    for file in files:
+        shards.append(read_shard(root, file))
+        tensors += len(shards[-1].tensors)
+        if tensors > most:
+            raise _index_error(root, f"names fewer than the {tensors} tensors that the files up to {file} hold")
+    return tuple(shards)
 
 
 def _index(root: Path) -> dict[str, str]:

@@ -45,7 +45,8 @@ def read_tensor(checkpoint: Checkpoint, entry: TensorEntry) -> torch.Tensor:
     """The tensor `entry` on the CPU, of `entry.shape` and its own dtype; it owns its memory.
 
     Raises:
-        CheckpointError: the file is absent, unreadable or shorter than it was; or torch has no such dtype.
+        CheckpointError: the file is absent, unreadable or shorter than it was; torch has no such dtype; or the tensor
+            does not fit into memory.
         UnsafeCheckpointError: the file is no longer a regular file.
     """
     with open_regular(checkpoint.root, entry.file) as stream:
@@ -98,7 +99,14 @@ def stream_tensors(
 
 def _read(checkpoint: Checkpoint, entry: TensorEntry, stream: BinaryIO) -> torch.Tensor:
     dtype = _dtype(checkpoint, entry)
-    data = bytearray(entry.end - entry.begin)
+    try:
+        data = bytearray(entry.end - entry.begin)
+    except MemoryError as error:  # a hole in a file costs its author nothing
+        raise CheckpointError(
+            f"tensor {quote(entry.name)} takes {entry.end - entry.begin} bytes, more than there is memory",
+            path=checkpoint.root / entry.file,
+            remedy="run on a machine with more memory, if the model is one to have such a tensor",
+        ) from error
     read_exactly(stream, entry.begin, memoryview(data), root=checkpoint.root, name=entry.file)
     if dtype is torch.bool:
         # A bool of any other byte than 0 or 1 is undefined behaviour in torch's kernels.
