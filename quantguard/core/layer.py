@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-POSITION_BINS = 100  # equal bins over the cell, from its lower boundary to its upper
+POSITION_BINS: Final = 100  # equal bins over the cell, from its lower boundary to its upper
+ALL_WEIGHTS: Final = "all linear weights"  # the name of a LayerScan of every linear weight, laid over one another
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,7 @@ class PositionHistogram:
 
 @dataclass(frozen=True, slots=True)
 class LayerScan:
-    name: str  # of the tensor; attacker-controlled text
+    name: str  # of the tensor, attacker-controlled text; or ALL_WEIGHTS
     grid: str  # "NF4", "FP4", "INT8", "Q4_K", "Q6_K", "groups of 32", "groups of 64" or "groups of 128"
     weights: int  # that were tested
     share: float  # of the weights in excess of the expectation at the position below, 0..1

@@ -11,7 +11,7 @@ from typing import Final
 
 from quantguard import __version__
 from quantguard.core.finding import Finding
-from quantguard.core.layer import LayerScan
+from quantguard.core.layer import ALL_WEIGHTS, LayerScan
 from quantguard.core.verdict import Decision, Subject
 from quantguard.core.wording import percent
 from quantguard.report.facts import ReportFacts
@@ -98,8 +98,9 @@ def _tiles(facts: ReportFacts) -> Html:
         ("worst severity", worst, bool(facts.findings)),
     ]
     if facts.layers:
-        suspicious = len({layer.name for layer in facts.layers if layer.suspicious})
-        tiles.append(("layers measured", f"{len({layer.name for layer in facts.layers})}", None))
+        single = [layer for layer in facts.layers if layer.name != ALL_WEIGHTS]
+        suspicious = len({layer.name for layer in single if layer.suspicious})
+        tiles.append(("layers measured", f"{len({layer.name for layer in single})}", None))
         tiles.append(("suspicious layers", f"{suspicious}", bool(suspicious)))
     mood = {True: "alarm", False: "calm", None: None}
     items = (element("li", element("strong", said, class_=mood[bad]), what) for what, said, bad in tiles)

@@ -19,6 +19,7 @@ RAMP: Final = "▁▂▃▄▅▆▇█"
 ASCII_RAMP: Final = "_.-:=+*#"  # for a terminal that knows no other characters
 COLUMNS: Final = 25  # of a line of these; four bins each
 _ON_LEVEL: Final = 0.49  # of the cell from either boundary: where its level is
+_AT_BOUNDARY: Final = 0.02  # of the cell
 _MORE, _FEWER = 1.25, 0.8  # times the expectation: what lies between is not worth words
 
 
@@ -63,7 +64,16 @@ def caption(layer: LayerScan) -> str:
         return f"A strip {where} is depleted: {times}; {percent(layer.share)} of the weights are missing from it."
     if ratio is not None and ratio < _MORE:
         return f"No single pile: an excess of {percent(layer.share)} of the weights is spread from {where} on."
-    return f"An excess of {percent(layer.share)} of the weights lies {where}: {times}."
+    return f"An excess of {percent(layer.share)} of the weights lies {where}: {times}.{_strip(layer)}"
+
+
+def _strip(layer: LayerScan) -> str:
+    """What there is to say of the boundary itself where the excess is further in: a margin that was kept empties it."""
+    if layer.histogram is None or layer.distance <= _AT_BOUNDARY:
+        return ""
+    ratio = at_distance(layer.histogram, 0.0).ratio
+    emptied = ratio is not None and ratio < _FEWER
+    return f" At the boundary itself lie {ratio:.1f} times as many as expected." if emptied else ""
 
 
 def sparkline(histogram: PositionHistogram, ramp: str = RAMP) -> str:

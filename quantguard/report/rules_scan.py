@@ -68,6 +68,17 @@ SCAN_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             "The 16 levels of NF4: Dettmers et al., QLoRA, 2023 (arXiv 2305.14314), appendix E.",
             "This is a note, not an accusation: published models that were dequantized are like that.",
         ),
+        "scan.crowded": Rule(
+            "Weights crowd about the rounding boundaries",
+            "More weights lie close to the boundaries than further in, on both sides of them alike. Training with this "
+            "quantizer in the loop does that, and so does a repair of the roundings, `quantguard harden` among them. "
+            "An attacker who takes no margin at all would look the same.",
+            "Ask how the model was trained. If nobody can say, measure it as it will be deployed: `quantguard gate`.",
+            7.0,
+            "Nagel et al., Overcoming Oscillations in QAT, 2022 (arXiv 2203.11086): weights oscillate around the "
+            "boundaries while they are trained, and stay there.",
+            "Most are: models trained or repaired for this quantizer. It is a low finding for that reason.",
+        ),
         "scan.outlier": Rule(
             "One outlier in each group decides its scale",
             "The weights of a group share a scale that its largest weight decides. Here the groups hold one weight "

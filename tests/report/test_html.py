@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantguard.core.finding import Finding, Severity
-from quantguard.core.layer import POSITION_BINS
+from quantguard.core.layer import ALL_WEIGHTS, POSITION_BINS
 from quantguard.report.facts import ReportFacts
 from quantguard.report.histogram_svg import scale
 from quantguard.report.html_report import MOST_FIGURES, render_html
@@ -174,6 +174,13 @@ def test_a_page_explains_each_of_its_rules_once_and_links_to_it() -> None:
     for heading in ("What it means", "Source", "False positives", "What to do"):
         assert page.texts.count(("strong", heading)) == 2
     assert "arXiv 2405.18137" in page.text
+
+
+def test_all_weights_together_are_no_layer() -> None:
+    together = replace(PILED, name=ALL_WEIGHTS)
+    page = Page(render_html(replace(SCANNED, layers=(*LAYERS, together))))
+    tiles = [text for tag, text in page.texts if tag == "strong"][:4]
+    assert tiles == ["1", "critical", "3", "1"]
 
 
 def test_the_worst_finding_comes_first_and_every_table_has_a_head() -> None:

@@ -47,6 +47,14 @@ def test_a_depleted_strip_is_no_pile() -> None:
     assert "is depleted: 0.1 times" in caption(replace(PILED, histogram=piled(height=12)))
 
 
+def test_an_emptied_boundary_is_told_beside_the_excess_further_in() -> None:
+    emptied = piled(height=3, at=0)
+    moved = tuple(900 if place in (20, 79) else count for place, count in enumerate(emptied.observed))
+    layer = replace(PILED, distance=0.205, histogram=replace(emptied, observed=moved))
+    assert caption(layer).endswith("puts there. At the boundary itself lie 0.0 times as many as expected.")
+    assert "itself" not in caption(replace(PILED, distance=0.205, histogram=piled(at=20)))
+
+
 def test_weights_on_their_levels_are_told_by_the_level() -> None:
     atoms = replace(PILED, distance=0.5, histogram=piled(height=5000, at=49))
     assert caption(atoms).startswith("An excess of 11.2 % of the weights lies on the levels themselves: 40")
