@@ -124,12 +124,12 @@ def _lost(benchmark: Benchmark) -> float:
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """By severity, then by effect size, then by place."""
-    return tuple(sorted(findings, key=lambda f: (-f.severity.rank, -_effect(f), f.rule, f.where)))
+    """By severity, then by the share of the weights concerned, as layers are ordered, then by effect size and place."""
+    return tuple(sorted(findings, key=lambda f: (-f.severity.rank, -_or_0(f.share), -_or_0(f.effect), f.rule, f.where)))
 
 
-def _effect(finding: Finding) -> float:
-    return finding.effect if finding.effect is not None and not math.isnan(finding.effect) else 0.0
+def _or_0(value: float | None) -> float:
+    return value if value is not None and not math.isnan(value) else 0.0
 
 
 def grid_text(finding: Finding) -> str:
