@@ -17,7 +17,7 @@ from quantguard.report.summary import p_value_text
 
 RAMP: Final = "▁▂▃▄▅▆▇█"
 ASCII_RAMP: Final = "_.-:=+*#"  # for a terminal that knows no other characters
-COLUMNS: Final = 25  # of a line of these; four bins each
+COLUMNS: Final = 20  # of a line of these; five bins each
 _ON_LEVEL: Final = 0.49  # of the cell from either boundary: where its level is
 _AT_BOUNDARY: Final = 0.02  # of the cell
 _MORE, _FEWER = 1.25, 0.8  # times the expectation: what lies between is not worth words
@@ -53,7 +53,11 @@ def at_distance(histogram: PositionHistogram, distance: float) -> AtDistance:
 def caption(layer: LayerScan) -> str:
     """What the histogram of `layer` shows, in plain words. Our own words and figures only."""
     on_level = layer.distance >= _ON_LEVEL
-    where = "on the levels themselves" if on_level else f"{percent(layer.distance)} of a cell from the nearest boundary"
+    where = (
+        "on the levels themselves"
+        if on_level
+        else f"about {percent(layer.distance)} of a cell from the nearest boundary"
+    )
     ratio = at_distance(layer.histogram, layer.distance).ratio if layer.histogram is not None else None
     smooth = "what the smooth density of the same weights puts there"
     times = "where none are expected" if ratio is None else f"{ratio:.1f} times {smooth}"
@@ -63,7 +67,7 @@ def caption(layer: LayerScan) -> str:
     if ratio is not None and ratio < _FEWER:
         return f"A strip {where} is depleted: {times}; {percent(layer.share)} of the weights are missing from it."
     if ratio is not None and ratio < _MORE:
-        return f"No single pile: an excess of {percent(layer.share)} of the weights is spread from {where} on."
+        return f"No single pile: an excess of {percent(layer.share)} of the weights is spread {where}.{_strip(layer)}"
     return f"An excess of {percent(layer.share)} of the weights lies {where}: {times}.{_strip(layer)}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -92,17 +93,18 @@ def layers_table(layers: Sequence[LayerScan], *, most: int = 10, plain: bool = F
     `plain` draws that line in ASCII.
     """
     more = len(layers) - most
-    table = Table(title="Layers, worst first", caption=f"and {more} more" if more > 0 else None)
+    caption = f"and {more} more" if more > 0 else None
+    table = Table(title="Layers, worst first", caption=caption, box=box.SIMPLE_HEAD)
     table.add_column("layer", overflow="fold", min_width=12)
     table.add_column("grid", overflow="fold", min_width=4)
     for head in ("excess", "at", "p"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("from boundary to boundary", no_wrap=True, overflow="crop", max_width=COLUMNS)
+    table.add_column("boundary to boundary", no_wrap=True, overflow="crop", max_width=COLUMNS)
     for layer in layers[:most]:
         style = "red" if layer.suspicious else ""
         drawn = "-" if layer.histogram is None else sparkline(layer.histogram, ASCII_RAMP if plain else RAMP)
         table.add_row(
-            _outside(layer.name),
+            _outside(layer.name.removesuffix(".weight")),
             _outside(layer.grid),
             Text(percent(layer.share), style=style),
             Text(percent(layer.distance)),

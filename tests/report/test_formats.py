@@ -108,7 +108,7 @@ def test_markdown_lists_the_worst_finding_first() -> None:
 def test_markdown_draws_the_worst_layers_as_lines() -> None:
     text = render_markdown(ONLY_SCANNED)
     assert "## Layers, worst first" in text
-    assert "█▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂█   11.2 % at  1.5 %  NF4, layers.0.weight\n" in text
+    assert "█▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂█   11.2 % at  1.5 %  NF4, layers.0.weight\n" in text
     assert "Layers" not in render_markdown(ReportFacts("dir", findings=(BOUNDARY,)))
 
 
@@ -161,8 +161,8 @@ def test_the_gate_table_tells_the_whole_story() -> None:
 def test_the_layers_are_shown_with_their_positions_in_the_cell_worst_first() -> None:
     text = drawn(layers_table(LAYERS, most=2))
     assert "█▂▂" in text
-    assert text.index("layers.0.weight") < text.index("layers.1.weight")
-    assert "layers.2.weight" not in text
+    assert text.index("layers.0 ") < text.index("layers.1 ")
+    assert "layers.2" not in text
     assert "and 1 more" in text
     assert "11.2 %" in text
 
@@ -170,7 +170,7 @@ def test_the_layers_are_shown_with_their_positions_in_the_cell_worst_first() -> 
 def test_in_a_narrow_terminal_the_line_is_cropped_and_the_names_stay() -> None:
     lines = drawn(layers_table(LAYERS), 60).splitlines()
     assert max(map(len, lines)) <= 60
-    assert any("layers.0.wei" in line and "█▂▂▂" in line for line in lines)
+    assert any("layers.0" in line and "█▂▂▂" in line for line in lines)
 
 
 def test_a_plain_terminal_gets_plain_characters() -> None:
@@ -178,8 +178,8 @@ def test_a_plain_terminal_gets_plain_characters() -> None:
     with console.capture() as capture:
         console.print(layers_table(LAYERS, plain=True))
     rows = [line for line in capture.get().splitlines() if "layers." in line]
-    assert "#..." in rows[0]
-    assert all(character.isascii() or character in "│" for line in rows for character in line)
+    assert "#..." in rows[0], rows
+    assert all(character.isascii() for line in rows for character in line)
 
 
 def test_markup_of_a_model_name_is_text() -> None:

@@ -34,13 +34,15 @@ LAYER = st.builds(
 
 def test_a_pile_is_told_with_its_share_its_place_and_its_height() -> None:
     assert caption(PILED) == (
-        "An excess of 11.2 % of the weights lies 1.5 % of a cell from the nearest boundary: 7.2 times what the smooth "
+        "An excess of 11.2 % of the weights lies about 1.5 % of a cell from the nearest boundary: 7.2 times what the smooth "
         "density of the same weights puts there."
     )
 
 
 def test_a_calm_layer_is_told_to_be_calm() -> None:
-    assert caption(CALM).startswith("Nothing stands out: the largest excess is 0.1 % of the weights, 23.5 % of a cell")
+    assert caption(CALM).startswith(
+        "Nothing stands out: the largest excess is 0.1 % of the weights, about 23.5 % of a cell"
+    )
 
 
 def test_a_depleted_strip_is_no_pile() -> None:
