@@ -1,8 +1,9 @@
 """The words of transformers that files are judged by, and those that published models have beside them.
 
 known_words.json is made from the installed transformers (`make schemas`); this room itself never imports it.
-published_words.json is written by hand: what transformers 4 (`legacy`), the tools around a model (`tools`), speech
-models' generation (`speech`) and programs that quantize (`quantizers`) left in files that people publish.
+published_words.json is written by hand: what transformers 4 and the authors of architectures (`legacy`), the tools
+around a model (`tools`), speech models' and servers' generation (`speech`) and programs that quantize (`quantizers`)
+left in files that people publish and no program here reads.
 """
 
 from __future__ import annotations

@@ -84,6 +84,13 @@ KNOWN: dict[str, dict[str, Any]] = {
         "summary_use_proj": True,
         "task_specific_params": {"text-generation": {"do_sample": True, "anything": 50}},
     },
+    "smollm": {"is_llama_config": True, "rope_interleaved": False, "transformers.js_config": {"dtype": {"x.onnx": 1}}},
+    "cohere 2": {"layer_switch": 4, "order_of_interleaved_layers": "local_attn_first", "use_parallel_block": True},
+    "bloom": {"masked_softmax_fusion": True, "offset_alibi": 100, "skip_bias_add": True, "unk_token_id": 0},
+    "starcoder": {"inference_runner": 0, "pad_key_length": True, "validate_runner_input": True},
+    "llama 4": {"text_config": {"for_llm_compressor": False, "attn_scale": 0.1, "no_rope_layers": [1]}},
+    "yarn": {"rope_scaling": {"factor": 16.0, "finetuned": True, "type": "yarn", "attn_factor": 1.0}},
+    "gpt-oss": {"initial_context_length": 4096, "experts_per_token": 4, "swiglu_limit": 7.0},
     "labels": {"id2label": {str(i): f"label {i}" for i in range(20_000)}, "label2id": {"of a user's choice": 0}},
     "layers that differ": {"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {}}},
     "bitsandbytes": {
