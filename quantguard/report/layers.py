@@ -18,7 +18,7 @@ from quantguard.report.summary import p_value_text
 RAMP: Final = "▁▂▃▄▅▆▇█"
 ASCII_RAMP: Final = "_.-:=+*#"  # for a terminal that knows no other characters
 COLUMNS: Final = 20  # of a line of these; five bins each
-_ON_LEVEL: Final = 0.49  # of the cell from either boundary: where its level is
+_ON_LEVEL: Final = 0.4999  # of the cell from either boundary: where its level is
 _AT_BOUNDARY: Final = 0.02  # of the cell
 _MORE, _FEWER = 1.25, 0.8  # times the expectation: what lies between is not worth words
 
@@ -52,23 +52,30 @@ def at_distance(histogram: PositionHistogram, distance: float) -> AtDistance:
 
 def caption(layer: LayerScan) -> str:
     """What the histogram of `layer` shows, in plain words. Our own words and figures only."""
-    on_level = layer.distance >= _ON_LEVEL
-    where = (
-        "on the levels themselves"
-        if on_level
-        else f"about {percent(layer.distance)} of a cell from the nearest boundary"
-    )
+    where = f"about {percent(layer.distance)} of a cell from the nearest boundary"
+    where = "on the levels themselves" if layer.distance >= _ON_LEVEL else where
     ratio = at_distance(layer.histogram, layer.distance).ratio if layer.histogram is not None else None
     smooth = "what the smooth density of the same weights puts there"
     times = "where none are expected" if ratio is None else f"{ratio:.1f} times {smooth}"
     if not layer.suspicious:
-        p = p_value_text(layer.p_value)
-        return f"Nothing stands out: the largest excess is {percent(layer.share)} of the weights, {where} ({p})."
+        return _calm(layer, where, ratio)
     if ratio is not None and ratio < _FEWER:
         return f"A strip {where} is depleted: {times}; {percent(layer.share)} of the weights are missing from it."
     if ratio is not None and ratio < _MORE:
         return f"No single pile: an excess of {percent(layer.share)} of the weights is spread {where}.{_strip(layer)}"
     return f"An excess of {percent(layer.share)} of the weights lies {where}: {times}.{_strip(layer)}"
+
+
+def _calm(layer: LayerScan, where: str, ratio: float | None) -> str:
+    """What is no alarm may be seen all the same: a quantizer that was there before, or in training."""
+    if ratio is not None and ratio >= _MORE and layer.distance >= _ON_LEVEL:
+        lie = f"{ratio:.1f} times as many weights as expected lie on the levels"
+        return f"Not suspicious: {lie}, as in a model that was quantized before."
+    if ratio is not None and ratio >= _MORE and layer.distance <= 0:
+        crowd = f"the weights crowd about the boundaries, {ratio:.1f} times as many as expected"
+        return f"Not suspicious: {crowd}, as in a model that was trained with this quantizer."
+    p = p_value_text(layer.p_value)
+    return f"Nothing stands out: the largest excess is {percent(layer.share)} of the weights, {where} ({p})."
 
 
 def _strip(layer: LayerScan) -> str:

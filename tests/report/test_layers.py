@@ -34,8 +34,8 @@ LAYER = st.builds(
 
 def test_a_pile_is_told_with_its_share_its_place_and_its_height() -> None:
     assert caption(PILED) == (
-        "An excess of 11.2 % of the weights lies about 1.5 % of a cell from the nearest boundary: 7.2 times what the smooth "
-        "density of the same weights puts there."
+        "An excess of 11.2 % of the weights lies about 1.5 % of a cell from the nearest boundary: 7.2 times what the "
+        "smooth density of the same weights puts there."
     )
 
 
@@ -60,6 +60,14 @@ def test_an_emptied_boundary_is_told_beside_the_excess_further_in() -> None:
 def test_weights_on_their_levels_are_told_by_the_level() -> None:
     atoms = replace(PILED, distance=0.5, histogram=piled(height=5000, at=49))
     assert caption(atoms).startswith("An excess of 11.2 % of the weights lies on the levels themselves: 40")
+
+
+def test_what_a_quantizer_left_behind_is_told_without_alarm() -> None:
+    on_grid = replace(CALM, share=0.98, distance=0.5, histogram=piled(height=5000, at=49))
+    assert caption(on_grid).startswith("Not suspicious: 40")
+    assert caption(on_grid).endswith("lie on the levels, as in a model that was quantized before.")
+    crowded = replace(CALM, distance=0.0, histogram=piled(height=300, at=0))
+    assert caption(crowded).startswith("Not suspicious: the weights crowd about the boundaries, 2.4 times")
 
 
 def test_an_excess_that_is_spread_is_told_so() -> None:
