@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers containers-setup test-all range check format schemas lock clean
+.PHONY: demo test test-containers containers-setup test-all fuzz range check format schemas lock clean
 
 demo: $(READY)
 	$(BIN)/quantguard demo
@@ -23,6 +23,10 @@ containers-setup:
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800
+
+# A hundred thousand hostile model directories, and the table of how they ended (docs/fuzzing.md): some three minutes.
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz.run --inputs 100000 --jobs 2
 
 # Every attacked and benign model, built where missing, and one table of what they do: about 40 minutes from nothing.
 range: $(READY)
