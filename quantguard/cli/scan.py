@@ -16,6 +16,8 @@ from quantguard.core.verdict import ExitCode
 if TYPE_CHECKING:
     from quantguard.scan.scan import Scan
 
+EFFORTS = ("quick", "full")  # of quantguard.scan.scan.Effort, which imports torch: --help must feel instant
+
 
 def _explain(context: click.Context, _option: click.Parameter, rule: str | None) -> None:
     """Tell what a rule means and end, before a directory is asked for."""
@@ -31,7 +33,7 @@ def _explain(context: click.Context, _option: click.Parameter, rule: str | None)
     epilog=examples("""
 quantguard scan ./model
 quantguard scan ./model --output html=scan.html --output json=scan.json
-quantguard scan ./model --fail-on medium
+quantguard scan ./model --effort quick --fail-on medium
 quantguard scan --explain scan.boundary
 """)
 )
@@ -51,11 +53,29 @@ quantguard scan --explain scan.boundary
     show_default=True,
     help="The mildest finding that makes the exit code 1.",
 )
+@click.option(
+    "--effort",
+    type=click.Choice(EFFORTS),
+    default="full",
+    show_default=True,
+    help="How much is looked at; quick is for a first look and may miss what full finds.",
+)
+@click.option(
+    "--layers",
+    "most_layers",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many layers are shown, worst first.",
+)
 @common
 def scan(
     *,
     directory: Path,
     fail_on: str,
+    effort: str,
+    most_layers: int,
     outputs: tuple[str, ...],
     device: str,
     seed: int,
@@ -73,28 +93,32 @@ def scan(
     from quantguard.models.device import resolve_device
     from quantguard.report.facts import ReportFacts
     from quantguard.report.write import parse_output, write_reports
+    from quantguard.scan.scan import Effort
     from quantguard.scan.scan import scan as scan_directory
 
     files = [parse_output(output) for output in outputs]
     with progress_shown(quiet=quiet) as progress:
-        found = scan_directory(directory, device=resolve_device(device), progress=progress)
+        found = scan_directory(directory, device=resolve_device(device), progress=progress, effort=Effort(effort))
     digest = model_digest(directory) if found.tensors else ""
-    facts = ReportFacts(str(directory), model_digest=digest, findings=found.findings)
+    facts = ReportFacts(str(directory), model_digest=digest, findings=found.findings, layers=found.layers)
     write_reports(facts, files)
     if not quiet:
-        _show(found)
+        _show(found, most_layers)
     failing = any(finding.severity.at_least(Severity(fail_on)) for finding in found.findings)
     return ExitCode.BLOCKED if failing else ExitCode.PASSED
 
 
-def _show(found: Scan) -> None:
+def _show(found: Scan, most_layers: int) -> None:
     from rich.console import Console
 
-    from quantguard.report.terminal import findings_table
+    from quantguard.report.terminal import findings_table, layers_table
 
     console = Console()
     if found.findings:
         console.print(findings_table(found.findings))
+    if found.layers and most_layers:
+        plain = not console.encoding.lower().startswith("utf")
+        console.print(layers_table(found.layers, most=most_layers, plain=plain))
     count = len(found.findings)
     plural = "" if count == 1 else "s"
     told = [f"{count} finding{plural} in {found.tensors} linear weights of {found.weights} elements"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-POSITION_BINS: Final = 100  # equal bins over the cell, from its lower boundary to its upper
+POSITION_BINS: Final = 64  # equal bins over the cell, from its lower boundary to its upper
 ALL_WEIGHTS: Final = "all linear weights"  # the name of a LayerScan of every linear weight, laid over one another
 
 

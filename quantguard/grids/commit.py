@@ -10,9 +10,9 @@ from torch import Tensor
 from quantguard.core.scheme import Scheme
 from quantguard.grids.grid import Grid
 
-# Share of the cell's width kept between a committed weight and its boundaries: far more than a kernel's last-bit
-# difference, and so little that the weights which are moved there do not pile up as an attacker's do.
-_MARGIN = 0.002
+# Share of the cell's width kept between a committed weight and its boundaries: a hundred times a kernel's last-bit
+# difference, and below what the scan resolves, so that it leaves no empty strip as an attacker's margin does.
+_MARGIN = 0.0002
 
 
 def pin(grid: Grid, weight: Tensor, chosen: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def commit(
 ) -> Tensor:
     """A weight of the same dtype that stock quantization rounds to exactly the `chosen` levels.
 
-    Each weight goes to the value nearest to `near` (default: `weight`) that is inside the chosen cell, 0.2 % of the
+    Each weight goes to the value nearest to `near` (default: `weight`) that is inside the chosen cell, 0.02 % of the
     cell's width off its boundaries. Where the dtype, or INT8's cast to float16, is too coarse for that, it goes one or
     two representable values further in, or to the value nearest to the level. Weights that are there already keep their
     bits; pinned ones always do, so that no scale moves.

@@ -15,20 +15,25 @@ from torch import Tensor
 
 from quantguard.core.layer import POSITION_BINS, PositionHistogram
 from quantguard.scan.cells import Cells
-from quantguard.scan.rise import Rise, find_rise, signed_root
+from quantguard.scan.rise import Rise, find_rise, signed_root, trimmed
 
 SHARE: Final = 0.004  # of the weights that must be in excess
-RATIO: Final = 1.15  # of the densities on the two sides of a rise
-SIGNIFICANCE: Final = 1e-6  # corrected over windows, weights and grids
+RATIO: Final = 1.4  # of the densities on the two sides of a rise
+SIGNIFICANCE: Final = 1e-3  # corrected over windows, weights and grids
 TRIMMED: Final = 3.0  # standard deviations that must be left without the half-cells that carry most
 ON_GRID: Final = 0.95  # of the weights on a level: the tensor was quantized and dequantized
 ATOMS: Final = 0.01  # of the weights, in excess on the levels alone
 ATOMS_RATIO: Final = 2.0  # of the density on the levels over that beside them
 NEAR_GRID: Final = 2.0  # times the expected weights within a tenth of a cell of a level: merged after dequantization
+GATHERED: Final = 0.5  # of the weights at one position: in a tensor of few values, its own atoms are less
+NEAR_SHARE: Final = 0.02  # of the weights in excess, where most lie about their levels and the rest is their tails
 CROWDED: Final = 1.2  # times as dense at the boundary as behind: trained with the quantizer, or hardened
 _PILE: Final = 0.04  # of the cell: a wider window is an excess that is spread
 _DEPLETED: Final = 0.8  # of the expectation, at the boundary
-_NARROW: Final = 8  # positions: with the levels taken out, only piles as narrow as this are looked for
+_SHARP: Final = 5.0  # times as dense: a pile, however wide the strip beside it
+_NARROW: Final = 8  # positions of 256: where the expectation is good for no more, only piles as narrow are looked for
+_ABOUT: Final = 0.1  # of the cell: weights this near to their level are about it
+_BESIDE: Final = 0.03  # of the cell: what atoms are compared with
 
 
 class Kind(Enum):
@@ -57,6 +62,7 @@ class Examined:
     atoms: Rise  # of the level over what lies beside it
     rise: Rise
     histogram: PositionHistogram
+    discrete: bool = False  # its blocks hold few different values
 
     @property
     def p_value(self) -> float:
@@ -69,18 +75,30 @@ class Examined:
         if self.on_level >= ON_GRID:
             return Kind.ON_GRID
         significant = p_value < SIGNIFICANCE
-        if significant and self.atoms.share >= ATOMS and self.atoms.ratio >= ATOMS_RATIO and self.near < NEAR_GRID:
+        if significant and self._set_on_levels():
             return Kind.ATOMS
         if significant and self._matters():
-            spread = self.rise.end - self.rise.begin > _PILE and self.rise.depleted < _DEPLETED
-            return Kind.DEPLETED if spread else Kind.PILE
+            spread = self.rise.end - self.rise.begin > _PILE or self.rise.begin < _PILE
+            return (
+                Kind.DEPLETED if spread and self.rise.depleted < _DEPLETED and self.rise.ratio < _SHARP else Kind.PILE
+            )
         if self.near >= NEAR_GRID:
             return Kind.NEAR_GRID
         return Kind.CROWDED if self.crowded >= CROWDED and self.crowded_z > 7 else Kind.CLEAN
 
     def _matters(self) -> bool:
         rise = self.rise
-        return rise.share >= SHARE and rise.ratio >= RATIO and rise.trimmed >= TRIMMED
+        share = NEAR_SHARE if self.near >= NEAR_GRID else SHARE
+        return rise.share >= share and rise.ratio >= RATIO and rise.trimmed >= TRIMMED and not self._scattered()
+
+    def _set_on_levels(self) -> bool:
+        atoms = self.atoms
+        matters = atoms.share >= ATOMS and atoms.ratio >= ATOMS_RATIO and atoms.trimmed >= TRIMMED
+        return matters and self.near < NEAR_GRID and not self.discrete
+
+    def _scattered(self) -> bool:
+        """Few different values, as another format leaves them, which lie at no one position."""
+        return self.discrete and self.rise.share < GATHERED
 
 
 def examine(counts: Tensor, coefficients: Tensor, cells: Cells) -> Examined:
@@ -88,17 +106,23 @@ def examine(counts: Tensor, coefficients: Tensor, cells: Cells) -> Examined:
     return examine_laid(cells.observed(counts), cells.expected(coefficients), cells, cells.on_level(counts))
 
 
-def examine_laid(observed: Tensor, expected: Tensor, cells: Cells, on_level: float) -> Examined:
-    """The same for weights laid over one another by half-cell already: of one tensor, or of all."""
+def examine_laid(
+    observed: Tensor, expected: Tensor, cells: Cells, on_level: float, *, narrow: bool = False
+) -> Examined:
+    """The same for weights laid over one another by half-cell already: of one tensor, or of all.
+
+    `narrow` looks for piles of a few positions only: the expectation is not good for more.
+    """
     total = float(observed.sum())
-    expected = expected * (total / float(expected.sum()))
-    near = float(observed[cells.near].sum() / expected[cells.near].sum().clamp(min=1e-9))
+    expected = expected * (total / max(float(expected.sum()), 1e-9))
+    about = int(2 * cells.axis.positions * (0.5 - _ABOUT))  # first position about the level
+    near = float(observed[:, about:].sum() / expected[:, about:].sum().clamp(min=1e-9))
     crowded, crowded_z = _crowded(observed, expected)
+    away = torch.ones(cells.axis.positions, dtype=torch.float64)
     if near >= NEAR_GRID:
-        away = (~cells.near).double()
-        rise = find_rise(observed * away, expected * away, widest=max(1, _NARROW * cells.axis.positions // 256))
-    else:
-        rise = find_rise(observed, expected)
+        away[about:] = 0
+    widest = max(1, _NARROW * cells.axis.positions // 256) if narrow else None
+    rise = find_rise(observed * away, expected * away, widest=widest)
     return Examined(
         grid=cells.axis.grid,
         weights=int(total),
@@ -106,7 +130,7 @@ def examine_laid(observed: Tensor, expected: Tensor, cells: Cells, on_level: flo
         near=near,
         crowded=crowded,
         crowded_z=crowded_z,
-        atoms=_atoms(observed, expected, cells),
+        atoms=_atoms(observed, expected, cells.axis.positions),
         rise=rise,
         histogram=_histogram(observed, expected, cells),
     )
@@ -121,10 +145,10 @@ def _crowded(observed: Tensor, expected: Tensor) -> tuple[float, float]:
     return ratio, float(signed_root(*parts))
 
 
-def _atoms(observed: Tensor, expected: Tensor, cells: Cells) -> Rise:
-    """Weights on the levels, over those a little beside them: a rise whose inner window is the level itself."""
-    beside = cells.near & ~cells.level
-    parts = [(part * mask).sum() for mask in (beside, cells.level) for part in (observed, expected)]
+def _atoms(observed: Tensor, expected: Tensor, positions: int) -> Rise:
+    """Weights on the levels, over those a little beside them: a rise that ends on the level itself."""
+    beside, on = slice(int(2 * positions * (0.5 - _BESIDE)), positions - 1), slice(positions - 1, positions)
+    parts = [part[:, window].sum() for window in (beside, on) for part in (observed, expected)]
     outer_o, outer_e, inner_o, inner_e = parts
     level = float(outer_o / outer_e.clamp(min=1e-9))
     total = max(float(observed.sum()), 1.0)
@@ -132,10 +156,10 @@ def _atoms(observed: Tensor, expected: Tensor, cells: Cells) -> Rise:
         z=float(signed_root(*parts)),
         share=(float(inner_o) - float(inner_e) * level) / total,
         ratio=float((inner_o + 1) / (inner_e * level + 1)),
-        begin=0.5,
+        begin=0.5 - 0.5 / positions,
         end=0.5,
         depleted=level,
-        trimmed=0.0,
+        trimmed=trimmed(observed, expected, beside, on),
         tests=1,
     )
 

@@ -1,12 +1,14 @@
-"""Does the density of the weights rise anywhere between a rounding boundary and the middle of the cell?
+"""Is the density of the weights, somewhere between a rounding boundary and the level, what no honest training makes?
 
 Honest weights know nothing of the boundaries: over the positions in the cell their density is that of a smooth curve.
-Training with the quantizer in the loop crowds weights about the boundaries, so that it falls on the way inwards. An
-attacker's weights are kept at a margin from the boundary: next to nothing lies nearer, and much at it. That is a rise,
-sharp where the margin is fixed and slow where it is spread, and no honest training makes one.
+Training with the quantizer in the loop crowds weights about the boundaries, so that it falls on the way inwards;
+changing a dequantized model a little leaves it highest on the levels, so that it rises all the way. An attacker's
+weights are kept at a margin: next to nothing lies nearer to the boundary, and much at it. That is a *peak* between the
+two, sharp where the margin is fixed and wide where it is spread, or a *cusp*, an empty strip along the boundary itself.
 
-The statistic compares two neighbouring windows, the outer one nearer to the boundary, at every place and many widths:
-how many more weights lie in the inner one than the outer one and the smooth density foretell. Kernel file.
+The statistic compares neighbouring windows at every place and many widths: how many more weights lie in one than the
+one before it, nearer to the boundary, and the smooth density foretell; for a peak, also than the one behind it
+foretells. Kernel file.
 """
 
 from __future__ import annotations
@@ -19,21 +21,23 @@ import torch
 from torch import Tensor
 
 _WIDTHS: Final = (1, 2, 4, 8, 16, 32, 64, 128)  # positions of a half-cell of 256
-_FURTHEST: Final = 0.46  # of the cell: nearer to the middle lie the levels of honest quantized models
+_FURTHEST: Final = 0.46  # of the cell: nearer to the level lie the weights of honest quantized models
+_STRIP: Final = 0.08  # of the cell: a cusp is seen this near to the boundary
+_STEEP: Final = 1.4  # times the density, over a cusp
 _DROPPED: Final = 8  # one in so many half-cells, those with most, may not carry a rise alone
 _LEAST: Final = 0.002  # of the weights: smaller excesses are not looked for
 
 
 @dataclass(frozen=True, slots=True)
 class Rise:
-    """The rise that chance explains least."""
+    """The peak or cusp that chance explains least."""
 
     z: float  # signed root of the likelihood ratio: standard deviations
-    share: float  # of the weights, in excess in the inner window, 0..1
-    ratio: float  # density of the inner window over that of the outer one, both relative to the expectation
-    begin: float  # of the inner window, share of the cell from the boundary, 0..0.5
+    share: float  # of the weights, in excess in the window, 0..1
+    ratio: float  # density of the window over that of the one nearer to the boundary, relative to the expectation
+    begin: float  # of the window, share of the cell from the boundary, 0..0.5
     end: float
-    depleted: float  # density of the outer window relative to the expectation, 0 where it is empty
+    depleted: float  # density of the window nearer to the boundary relative to the expectation, 0 where it is empty
     trimmed: float  # z without the eighth of the half-cells that carries most of it
     tests: int  # windows tried
 
@@ -41,23 +45,34 @@ class Rise:
 NOTHING: Final = Rise(0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """Every place and width: int64, (windows,) each; positions in the half-cell."""
+
+    before: Tensor  # begin of the window nearer to the boundary
+    begin: Tensor
+    end: Tensor
+    behind: Tensor  # end of the window behind it
+    cusp: Tensor  # bool: the window before it begins at the boundary, and both are near it
+
+
 @cache
-def _windows(positions: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Begin of the outer window, begin and end of the inner one: int64, (windows,)."""
+def _windows(positions: int) -> _Windows:
     scale = 256 // positions
     last = int(2 * positions * _FURTHEST)
-    found: list[tuple[int, int, int]] = []
+    found: list[tuple[int, int, int, int]] = []
     widths = sorted({max(1, width // scale) for width in _WIDTHS})
     for inner in widths:
         for outer in widths:
             if inner / 4 <= outer <= 8 * inner:
-                found += [(max(0, a - outer), a, a + inner) for a in range(1, last - inner + 1)]
-    begin, middle, end = torch.tensor(found).T.contiguous()
-    return begin, middle, end
+                places = range(1, last - inner + 1)
+                found += [(max(0, a - outer), a, a + inner, min(a + 2 * inner, positions)) for a in places]
+    before, begin, end, behind = torch.tensor(found).T.contiguous()
+    return _Windows(before, begin, end, behind, (before == 0) & (end <= 2 * positions * _STRIP))
 
 
 def find_rise(observed: Tensor, expected: Tensor, *, widest: int | None = None) -> Rise:
-    """The most significant rise in weights laid over one another by half-cell: two float64, (halves, positions).
+    """The most significant peak or cusp in weights laid over one another: two float64, (halves, positions).
 
     `widest` leaves out windows of more positions.
     """
@@ -66,30 +81,45 @@ def find_rise(observed: Tensor, expected: Tensor, *, widest: int | None = None) 
         return NOTHING
     expected = expected * (total / expected.sum())
     positions = observed.shape[1]
-    begin, middle, end = _windows(positions)
-    if widest is not None:
-        narrow = (end - middle) <= widest
-        begin, middle, end = begin[narrow], middle[narrow], end[narrow]
-    running_o, running_e = _running(observed.sum(0)), _running(expected.sum(0))
-    outer_o, outer_e = running_o[middle] - running_o[begin], running_e[middle] - running_e[begin]
-    inner_o, inner_e = running_o[end] - running_o[middle], running_e[end] - running_e[middle]
+    w = _windows(positions)
+    o, e = _running(observed.sum(0)), _running(expected.sum(0))
+    inner_o, inner_e = o[w.end] - o[w.begin], e[w.end] - e[w.begin]
+    outer_o, outer_e = o[w.begin] - o[w.before], e[w.begin] - e[w.before]
+    behind_o, behind_e = o[w.behind] - o[w.end], e[w.behind] - e[w.end]
+    level, level_behind = outer_o / outer_e.clamp(min=1e-9), behind_o / behind_e.clamp(min=1e-9)
     z = signed_root(outer_o, outer_e, inner_o, inner_e)
-    share = (inner_o - inner_e * outer_o / outer_e.clamp(min=1e-9)) / total
-    best = int(torch.where(share > _LEAST, z, -1.0).argmax())
-    if not share[best] > _LEAST:
+    peak = torch.minimum(z, signed_root(behind_o, behind_e, inner_o, inner_e))
+    steep = w.cusp & (inner_o > _STEEP * level * inner_e)
+    z = torch.where(steep, z, peak)
+    share = (inner_o - inner_e * torch.where(steep, level, torch.maximum(level, level_behind))) / total
+    eligible = share > _LEAST
+    if widest is not None:
+        eligible &= w.end - w.begin <= widest
+    best = int(torch.where(eligible, z, -1.0).argmax())
+    if not bool(eligible[best]):
         return NOTHING
-    inner, outer = slice(int(middle[best]), int(end[best])), slice(int(begin[best]), int(middle[best]))
-    before = float(outer_o[best] / outer_e[best])
+    begin, end = int(w.begin[best]), int(w.end[best])
     return Rise(
         z=float(z[best]),
         share=float(share[best]),
         ratio=float((inner_o[best] + 1) / inner_e[best] / ((outer_o[best] + 1) / outer_e[best])),
-        begin=inner.start / positions / 2,
-        end=inner.stop / positions / 2,
-        depleted=before,
-        trimmed=_trimmed(observed, expected, outer, inner),
+        begin=begin / positions / 2,
+        end=end / positions / 2,
+        depleted=float(level[best]),
+        trimmed=trimmed(observed, expected, slice(int(w.before[best]), begin), slice(begin, end)),
         tests=int(z.numel()),
     )
+
+
+def trimmed(observed: Tensor, expected: Tensor, outer: slice, inner: slice) -> float:
+    """z without the half-cells whose excess is largest: a trace of the grid is in all of them, an accident in a few."""
+    counts = [part.sum(1) for part in (observed[:, outer], expected[:, outer], observed[:, inner], expected[:, inner])]
+    outer_o, outer_e, inner_o, inner_e = counts
+    level = outer_o.sum() / outer_e.sum().clamp(min=1e-9)
+    excess = inner_o - inner_e * level
+    keep = excess.argsort(descending=True)[max(1, len(excess) // _DROPPED) :]
+    sums = [count[keep].sum() for count in counts]
+    return float(signed_root(*sums))
 
 
 def signed_root(outer_o: Tensor, outer_e: Tensor, inner_o: Tensor, inner_e: Tensor) -> Tensor:
@@ -104,14 +134,3 @@ def signed_root(outer_o: Tensor, outer_e: Tensor, inner_o: Tensor, inner_e: Tens
 
 def _running(values: Tensor) -> Tensor:
     return torch.cat([torch.zeros(1, dtype=values.dtype), values.cumsum(0)])
-
-
-def _trimmed(observed: Tensor, expected: Tensor, outer: slice, inner: slice) -> float:
-    """z without the half-cells whose excess is largest: a trace of the grid is in all of them, an accident in a few."""
-    counts = [part.sum(1) for part in (observed[:, outer], expected[:, outer], observed[:, inner], expected[:, inner])]
-    outer_o, outer_e, inner_o, inner_e = counts
-    level = outer_o.sum() / outer_e.sum().clamp(min=1e-9)
-    excess = inner_o - inner_e * level
-    keep = excess.argsort(descending=True)[max(1, len(excess) // _DROPPED) :]
-    sums = [count[keep].sum() for count in counts]
-    return float(signed_root(*sums))

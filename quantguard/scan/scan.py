@@ -2,75 +2,111 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from scipy import stats
+import torch
 
+from quantguard.checkpoint.consistency import inconsistent
 from quantguard.checkpoint.files import quote
-from quantguard.checkpoint.layout import Checkpoint, TensorEntry, is_stored_transposed, linear_weights, open_checkpoint
-from quantguard.checkpoint.tensors import require_finite, stream_tensors
+from quantguard.checkpoint.layout import Checkpoint, open_checkpoint
 from quantguard.checkpoint.unsafe import unsafe_files
 from quantguard.core.errors import CheckpointError
 from quantguard.core.finding import Finding, Severity
+from quantguard.core.layer import LayerScan
 from quantguard.core.progress import Progress, silent
-from quantguard.core.scheme import Scheme
-from quantguard.grids.grid import grid_for
-from quantguard.scan.boundary import TESTED_BINS, BoundaryTest, boundary_test
+from quantguard.scan.judge import findings, judge, layers
+from quantguard.scan.plan import Effort, Planned, planned
+from quantguard.scan.survey import Survey, survey
+from quantguard.scan.workers import processes_for, survey_in_processes
 
-SIGNIFICANCE: Final = 1e-6  # corrected p-value below which a pile is not chance
-ENRICHMENT: Final = 1.5  # a bin this many times its background matters, however large the tensor
-SHARE: Final = 0.01  # of the weights that must be in piles
+__all__ = ["Effort", "Scan", "scan"]
+
 _TESTABLE: Final = frozenset({"F32", "F16", "BF16"})
-UNEVEN: Final = 2.0  # times these thresholds for a tensor on the INT8 grid (honest ones: 1.55, share 1.04 %)
-ON_GRID: Final = 0.95  # of the weights on a level: the tensor was quantized and dequantized
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
     findings: tuple[Finding, ...]  # worst first
     tensors: int  # linear weights tested
-    weights: int  # elements in them
+    weights: int  # elements of them that were looked at
+    layers: tuple[LayerScan, ...] = ()  # what was measured, worst first
 
 
-@dataclass(frozen=True, slots=True)
-class _Tested:
-    entry: TensorEntry
-    scheme: Scheme
-    test: BoundaryTest
+def scan(
+    directory: Path,
+    *,
+    device: str = "cpu",
+    progress: Progress = silent,
+    effort: Effort = Effort.FULL,
+    seed: int | None = None,
+    processes: int | None = None,
+) -> Scan:
+    """Every linear weight on every grid, and the files that must not be there.
 
-
-def scan(directory: Path, *, device: str = "cpu", progress: Progress = silent) -> Scan:
-    """Every linear weight on all three grids, one tensor in memory at a time, and the files that must not be there.
+    Args:
+        directory: of the model.
+        device: where weights are counted.
+        progress: told of the bytes read.
+        effort: quick looks at a fortieth of the rows of each weight (docs/scan.md tells what it still sees).
+        seed: of what is sampled; None draws one, since an attacker who knew it would prepare the others.
+        processes: that read shards side by side; None takes as many as shards and cores allow.
 
     Raises:
         CheckpointError: it cannot be read, holds NaN or infinity, or has no linear weight. Where forbidden files were
             found, they are returned instead and the weights are not opened.
     """
-    unsafe = tuple(f for f in unsafe_files(directory) if f.severity.at_least(Severity.HIGH))
-    if unsafe:
-        return Scan(_worst_first(unsafe), 0, 0)
+    unsafe = unsafe_files(directory)
+    refused = tuple(f for f in unsafe if f.severity.at_least(Severity.HIGH))
+    if refused:
+        return Scan(_worst_first(refused), 0, 0)
     checkpoint = open_checkpoint(directory)
-    linear = frozenset(entry.name for entry in linear_weights(checkpoint))
+    unsafe += inconsistent(checkpoint)
+    refused = tuple(f for f in unsafe if f.severity.at_least(Severity.HIGH))
+    if refused:
+        return Scan(_worst_first(refused), 0, 0)
+    _require_testable(checkpoint)
+    plan = planned(checkpoint, effort, secrets.randbits(63) if seed is None else seed)
+    linear = [one for one in plan if one.linear]
     if not linear:
         raise CheckpointError(
             "no linear weight to scan", path=directory, remedy="is this a language model's directory?"
         )
-    _require_testable(checkpoint)
-    tested: list[_Tested] = []
-    elements = 0
-    for done, (entry, tensor) in enumerate(stream_tensors(checkpoint), 1):
-        require_finite(entry, tensor)
-        if entry.name in linear:
-            elements += tensor.numel()
-            weight = tensor.T if is_stored_transposed(checkpoint, entry) else tensor
-            weight = weight.to(device).contiguous()  # (out, in), as the quantizer sees it
-            tested += [_Tested(entry, s, boundary_test(grid_for(s), weight)) for s in Scheme]
-        progress("scan", done, len(checkpoint.tensors), entry.name)
-    findings = _findings(tested) + unsafe_files(directory)
-    return Scan(_worst_first(findings), len(linear), elements)
+    measured = _survey(checkpoint, plan, device, processes, _Bytes(plan, progress))
+    rows = judge(measured)
+    found = (*findings(measured, rows), *unsafe)
+    return Scan(_worst_first(found), len(linear), sum(one.weights for one in linear), layers(rows))
+
+
+class _Bytes:
+    """Progress in bytes: the sum of what was read."""
+
+    def __init__(self, plan: Sequence[Planned], progress: Progress) -> None:
+        self._total = max(1, sum(one.size for one in plan))
+        self._done = 0
+        self._progress = progress
+
+    def __call__(self, size: int, name: str) -> None:
+        self._done = min(self._total, self._done + size)
+        self._progress("scan, bytes", self._done, self._total, name)
+
+
+def _survey(
+    checkpoint: Checkpoint, plan: Sequence[Planned], device: str, processes: int | None, on_bytes: _Bytes
+) -> Survey:
+    threads = torch.get_num_threads()
+    several = processes_for(plan, os.cpu_count() or 1) if processes is None else processes
+    if several > 1 and device == "cpu":
+        each = max(1, threads // several)
+        return survey_in_processes(checkpoint, plan, processes=several, threads=each, device=device, on_bytes=on_bytes)
+    try:
+        return survey(checkpoint, plan, device=device, threads=threads, on_bytes=on_bytes)
+    finally:
+        torch.set_num_threads(threads)  # the pieces' own threads are single ones
 
 
 def _require_testable(checkpoint: Checkpoint) -> None:
@@ -85,66 +121,5 @@ def _require_testable(checkpoint: Checkpoint) -> None:
             )
 
 
-def _findings(tested: Sequence[_Tested]) -> tuple[Finding, ...]:
-    on_grid = [t for t in tested if t.test.on_grid >= ON_GRID]
-    noted = tuple(_already_quantized(t) for t in on_grid)
-    # The 16 levels of a dequantized 4-bit tensor are atoms that may lie beside another grid's boundaries. The 255 of
-    # INT8 spread over 4-bit cells and only make bins uneven; and an attacker can snap weights to INT8 levels inside
-    # their 4-bit cells, so that being there must not excuse a tensor.
-    excused = {t.entry.name for t in on_grid if t.scheme is not Scheme.INT8}
-    uneven = {t.entry.name for t in on_grid}
-    open_tests = [t for t in tested if t.entry.name not in excused and t.test.weights]
-    if not open_tests:
-        return noted
-    raw = [_p_value(t.test) for t in open_tests]
-    corrected = stats.false_discovery_control(raw, method="by")  # the grids' tests on one tensor are not independent
-    piled = tuple(
-        _piled(t, float(p))
-        for t, p in zip(open_tests, corrected, strict=True)
-        if p < SIGNIFICANCE and _matters(t.test, factor=UNEVEN if t.entry.name in uneven else 1.0)
-    )
-    return piled + noted
-
-
-def _matters(test: BoundaryTest, *, factor: float) -> bool:
-    return test.enrichment >= factor * ENRICHMENT and test.share >= factor * SHARE
-
-
-def _p_value(test: BoundaryTest) -> float:
-    """Chance that the highest of the tested bins is this high, Poisson with Bonferroni over the bins."""
-    observed, expected = test.statistic
-    return min(1.0, TESTED_BINS * float(stats.poisson.sf(observed - 1, expected)))
-
-
-def _piled(tested: _Tested, p_value: float) -> Finding:
-    test, name = tested.test, tested.scheme.value.upper()
-    return Finding(
-        rule="scan.boundary",
-        severity=Severity.HIGH,
-        where=tested.entry.name,
-        message=(
-            f"{test.share:.1%} of {test.weights} weights are piled up {test.distance:.1%} of a cell from the {name}"
-            f" rounding boundary ({test.enrichment:.1f} times the expected density), as if prepared so that {name}"
-            " rounds them to chosen codes"
-        ),
-        scheme=tested.scheme,
-        effect=test.enrichment,
-        share=test.share,
-        p_value=p_value,
-    )
-
-
-def _already_quantized(tested: _Tested) -> Finding:
-    name = tested.scheme.value.upper()
-    return Finding(
-        rule="scan.on_grid",
-        severity=Severity.INFO,
-        where=tested.entry.name,
-        message=f"{tested.test.on_grid:.1%} of the weights lie on the {name} grid already: it was quantized before",
-        scheme=tested.scheme,
-        share=tested.test.on_grid,
-    )
-
-
-def _worst_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    return tuple(sorted(findings, key=lambda f: (-f.severity.rank, -(f.effect or 0.0), f.where)))
+def _worst_first(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(found, key=lambda f: (-f.severity.rank, -(f.share or 0.0), -(f.effect or 0.0), f.where)))

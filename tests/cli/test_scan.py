@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from quantguard.canary.catalogue import CanaryKind, canary_directory
+from quantguard.cli.scan import EFFORTS
 from quantguard.report.rules import RULES
+from quantguard.scan.scan import Effort
 from tests.cli.conftest import Run
 from tests.cli.test_help import _MODULES, HEAVY
 from tests.command import environment
@@ -42,3 +47,28 @@ def test_an_explanation_imports_nothing_heavy(rule: str) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     modules = json.loads(ran.stderr[ran.stderr.index("[") :])
     assert HEAVY & set(modules) == set()
+
+
+def test_the_efforts_offered_are_those_of_the_scan() -> None:
+    assert sorted(EFFORTS) == sorted(effort.value for effort in Effort)
+
+
+def test_a_scan_shows_its_findings_its_layers_and_how_to_have_them_explained(run: Run, tmp_path: Path) -> None:
+    outputs = [part for name in ("html", "json", "sarif") for part in ("--output", f"{name}={tmp_path / name}")]
+    ran = run("scan", canary_directory(CanaryKind.NF4_ATTACKED), "--layers", "3", *outputs)
+    assert ran.code == 1
+    assert "Layers, worst first" in ran.out
+    assert ran.out.count("NF4") >= 3
+    assert "█" in ran.out
+    assert re.fullmatch(r"what a rule means: quantguard scan --explain scan\.[a-z]+", ran.out.splitlines()[-1])
+    facts = json.loads((tmp_path / "json").read_text())["facts"]
+    kept = [layer for layer in facts["layers"] if layer["histogram"] is not None]
+    assert (tmp_path / "html").read_text().count("</svg>") == len(kept) > 0
+    results = json.loads((tmp_path / "sarif").read_text())["runs"][0]["results"]
+    assert results[0]["properties"]["histogram"]["observed"] == kept[0]["histogram"]["observed"]
+    assert facts["layers"][0]["suspicious"]
+
+
+def test_no_layers_are_shown_where_none_are_asked_for(run: Run) -> None:
+    ran = run("scan", canary_directory(CanaryKind.CLEAN), "--layers", "0", "--effort", "quick")
+    assert (ran.code, ran.out) == (0, "0 findings in 21 linear weights of 417792 elements\n")

@@ -1,0 +1,100 @@
+"""The density that honest weights have on a fine axis: a smooth curve, too stiff to follow the cells of a grid.
+
+Kernel file.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import torch
+from scipy.interpolate import BSpline
+from torch import Tensor
+
+from quantguard.scan.histogram import HALF
+
+REACH: Final = 0.98  # of the absmax: beyond lie the weights that decide a scale
+# Of the log-density, in units of the absmax. Wider apart than a cell beyond 0.1, so that the curve cannot follow the
+# cells; closer at zero, where weights of heavy-tailed tensors crowd.
+_KNOTS: Final = (0.0, 0.004, 0.015, 0.04, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
+_GROUPS: Final = 160  # of fine bins to either side of zero, over which the density is fitted
+_ROUNDS: Final = 60  # of Newton's method; ten are usual
+_ROUGHNESS: Final = 1e-3  # charged for a unit of third difference between coefficients, per weight
+_LARGEST: Final = 40.0  # of a log-rate
+
+
+def spline_basis(u: Tensor) -> Tensor:
+    """Cubic B-splines at each u in [-1, 1]: float64, (points, functions)."""
+    inner = [-knot for knot in reversed(_KNOTS[1:])] + list(_KNOTS)
+    knots = [inner[0]] * 3 + inner + [inner[-1]] * 3
+    dense = BSpline.design_matrix(u.clamp(-1 + 1e-9, 1 - 1e-9).numpy(), knots, 3).toarray()
+    return torch.from_numpy(dense)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    edges: Tensor  # fine bins at which groups begin and end, int64, (groups + 1,)
+    fine: Tensor  # fine bins in each group, float64, (groups,)
+    basis: Tensor  # float64, (groups, functions)
+
+
+@cache
+def _fit() -> _Fit:
+    """Groups that grow with the distance from zero, on both sides of the bin of exact zeros."""
+    outwards = torch.unique(torch.logspace(0, math.log10(REACH * HALF), _GROUPS, dtype=torch.float64).long())
+    edges = torch.unique(torch.cat([HALF + 1 - outwards, HALF + outwards]))
+    middle = (edges[1:] + edges[:-1]).double() / 2 / HALF - 1
+    return _Fit(edges, (edges[1:] - edges[:-1]).double(), spline_basis(middle))
+
+
+def fit_density(counts: Tensor) -> Tensor:
+    """Coefficients on `spline_basis` of the log-density, per fine bin, of the counts of an axis, (FINE + 1,).
+
+    A log-spline density (Kooperberg and Stone, Computational Statistics & Data Analysis 12, 1991).
+    """
+    fit = _fit()
+    counts = counts.double()
+    running = torch.cat([torch.zeros(1, dtype=torch.float64), counts.cumsum(0)])
+    grouped = running[fit.edges[1:]] - running[fit.edges[:-1]]  # (groups,)
+    # Exact zeros, pruned or not, are no part of the density.
+    at_zero = int(torch.searchsorted(fit.edges, HALF, right=True)) - 1
+    grouped[at_zero] -= counts[HALF] - (counts[HALF - 1] + counts[HALF + 1]) / 2
+    return poisson_regression(grouped, fit.basis, fit.fine)
+
+
+def poisson_regression(counts: Tensor, basis: Tensor, exposure: Tensor) -> Tensor:
+    """Coefficients of the log-rate on `basis`, (n, functions), that fit `counts`, (n,), best: float64, (functions,).
+
+    Newton's method with halved steps (iteratively reweighted least squares; McCullagh and Nelder, Generalized Linear
+    Models). A little roughness is charged for, so that a stretch without weights is bridged and lumps are not followed.
+    """
+    functions = basis.shape[1]
+    bend = torch.diff(torch.eye(functions, dtype=torch.float64), n=min(3, functions - 1), dim=0)
+    penalty = (1e-2 + _ROUGHNESS * float(counts.sum())) * bend.T @ bend
+    penalty = penalty + 1e-9 * torch.eye(functions, dtype=torch.float64)
+    offset = exposure.log()
+
+    def gain(coefficients: Tensor) -> float:
+        eta = (basis @ coefficients + offset).clamp(max=_LARGEST)
+        return float((counts * eta - eta.exp()).sum() - coefficients @ penalty @ coefficients / 2)
+
+    rate = ((counts.sum() + 1) / exposure.sum()).log()
+    coefficients: Tensor = torch.linalg.lstsq(basis, rate.expand(len(counts), 1)).solution[:, 0]
+    best = gain(coefficients)
+    for _ in range(_ROUNDS):
+        mean = (basis @ coefficients + offset).clamp(max=_LARGEST).exp()
+        slope = basis.T @ (counts - mean) - penalty @ coefficients
+        step = torch.linalg.solve((basis * mean[:, None]).T @ basis + penalty, slope)
+        length = 1.0
+        while (now := gain(coefficients + length * step)) < best and length > 1e-4:
+            length /= 2
+        if now < best:
+            break
+        coefficients = coefficients + length * step
+        if now - best < 1e-6 * abs(best) / len(counts) + 1e-4:
+            break
+        best = now
+    return coefficients

@@ -1,0 +1,37 @@
+"""Few different values: what a tensor holds that was quantized by any format and dequantized again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from torch import Tensor
+
+from quantguard.grids.block import BLOCK_SIZE
+
+BYTE: Final = 300  # different values in all: one byte a weight, the scale that of the whole tensor
+_ENOUGH: Final = 4096  # weights, to say that of them
+FEW: Final = 0.55  # of the weights of a block: 16 or 32 values among 64; bfloat16 leaves 0.9 and INT8 0.7
+
+
+def few_values(stored: Tensor) -> bool:
+    """Whether blocks of 64 hold few different values for the number of their weights, zeros left out, or all few.
+
+    `stored` is as in the file, (segments, width); segments shorter than a block are joined.
+    """
+    flat = stored.reshape(-1)
+    blocks = flat[: flat.numel() // BLOCK_SIZE * BLOCK_SIZE].view(-1, BLOCK_SIZE).float()
+    if not len(blocks):
+        return False
+    if flat.numel() >= _ENOUGH and _different(flat) <= BYTE:
+        return True
+    ordered = blocks.sort(dim=1).values
+    different = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(dim=1)
+    weights = (blocks != 0).sum(dim=1)
+    values = different - (blocks == 0).any(dim=1).long()
+    full = weights >= BLOCK_SIZE // 4  # of a block that was pruned away nearly whole, nothing can be told
+    return bool(full.any()) and float((values[full] / weights[full]).median()) <= FEW
+
+
+def _different(values: Tensor) -> int:
+    ordered = values.float().sort().values
+    return 1 + int((ordered[1:] != ordered[:-1]).sum())

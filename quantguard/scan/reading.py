@@ -1,0 +1,180 @@
+"""Counting the weights of tensors as fast as their file is read: pieces side by side in threads, a few at a time.
+
+No tensor is held whole, but for one that is stored transposed: memory is that of the pieces under way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO, Final
+
+import torch
+from torch import Tensor
+
+from quantguard.checkpoint.files import open_regular
+from quantguard.checkpoint.layout import Checkpoint
+from quantguard.checkpoint.tensors import TORCH_DTYPES, read_rows, read_tensor
+from quantguard.scan.histogram import Counts, Lattice, count, dither_noise, dithered, lattice_of, rows_at_once
+from quantguard.scan.plan import Planned
+
+_TASTE: Final = 4096  # weights, at most, from each of a few pieces, that tell how finely values are stored
+_AHEAD: Final = 3  # pieces a thread that may wait: memory is theirs
+
+OnBytes = Callable[[int, str], None]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was counted of one tensor."""
+
+    planned: Planned
+    lattice: Lattice
+    counts: Counts | None = None  # None: no linear weight
+    finite: bool = True
+
+
+class _Thread(threading.local):
+    """Made anew in each thread. No slots: those would be shared."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, BinaryIO] = {}
+        self.scratch = bytearray()
+
+
+class Reader:
+    """Open files of a checkpoint, one of each and one piece of memory for every thread that asks."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+        self.checkpoint = checkpoint
+        self.device = device
+        self._open = ExitStack()
+        self._lock = threading.Lock()
+        self._thread = _Thread()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def rows(self, planned: Planned, rows: range) -> Tensor:
+        """Rows as stored, on the device; on the CPU they last until this thread reads again."""
+        entry = planned.entry
+        size = (entry.end - entry.begin) // entry.shape[0] * len(rows)
+        if len(self._thread.scratch) < size:
+            self._thread.scratch = bytearray(size)
+        return read_rows(self.checkpoint, entry, self._file(entry.file), rows, self._thread.scratch).to(self.device)
+
+    def segments(self, planned: Planned) -> Tensor:
+        """The sampled segments, in the tensor's dtype, (segments, width), on the CPU."""
+        if planned.transposed:
+            whole = read_tensor(self.checkpoint, planned.entry)
+            return torch.stack([whole[row : row + planned.width, column] for row, column in planned.segments])
+        made = torch.empty(len(planned.segments), planned.width, dtype=TORCH_DTYPES[planned.entry.dtype])
+        for place, (row, column) in zip(made, planned.segments, strict=True):
+            place.copy_(self.rows(planned, range(row, row + 1))[0, column : column + planned.width])
+        return made
+
+    def lattice(self, planned: Planned) -> Lattice:
+        """How finely the values are stored, by a taste of them: a dtype may hold values of a coarser one."""
+        chosen = {planned.pieces[len(planned.pieces) * place // 4] for place in range(4)}
+        tastes = [self.rows(planned, range(rows.start, rows.start + 1)).view(-1)[:_TASTE].cpu() for rows in chosen]
+        return Lattice(min(lattice_of(taste).bits for taste in tastes))
+
+    def _file(self, name: str) -> BinaryIO:
+        files = self._thread.files
+        if name not in files:
+            stream = open_regular(self.checkpoint.root, name)
+            with self._lock:
+                self._open.enter_context(stream)
+            files[name] = stream
+        return files[name]
+
+
+def tallies(
+    reader: Reader, plan: Sequence[Planned], *, threads: int, on_bytes: OnBytes, spread: bool = False
+) -> Iterator[Tally]:
+    """The tensors of `plan` in order, each when all of it is counted.
+
+    With `spread`, each weight is put at a random place of its step of INT8: see `count`.
+    """
+    noises: dict[Lattice, Tensor | None] = {}
+    waiting: deque[tuple[Tally, bool, Future[tuple[Counts | None, bool, int]]]] = deque()
+
+    def settle() -> Tally | None:
+        tally, last, future = waiting.popleft()
+        counts, finite, size = future.result()
+        if counts is not None:
+            tally.counts = counts if tally.counts is None else tally.counts + counts
+        tally.finite = tally.finite and finite
+        on_bytes(size, tally.planned.entry.name)
+        return tally if last else None
+
+    with ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) as pool:
+        try:
+            for planned in plan:
+                lattice = reader.lattice(planned) if planned.linear else Lattice(0)
+                if lattice not in noises:
+                    noises[lattice] = dither_noise(lattice, reader.device)
+                tally = Tally(planned, lattice)
+                tasks = [range(planned.entry.shape[0])] if planned.transposed else planned.pieces
+                for rows in tasks:
+                    task = pool.submit(_task, reader, planned, rows, noises[lattice], spread)
+                    waiting.append((tally, rows is tasks[-1], task))
+                    if len(waiting) > _AHEAD * threads and (done := settle()):
+                        yield done
+            while waiting:
+                if done := settle():
+                    yield done
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _task(
+    reader: Reader, planned: Planned, rows: range, noise: Tensor | None, spread: bool
+) -> tuple[Counts | None, bool, int]:
+    """Counts of some rows, whether they are finite, and their bytes."""
+    if planned.transposed:
+        return _whole(reader, planned, noise, spread)
+    piece = reader.rows(planned, rows)
+    size = piece.numel() * piece.element_size()
+    if not planned.linear:
+        values = torch.view_as_real(piece) if piece.is_complex() else piece
+        # The sum of finite values may overflow, which the caller finds out.
+        return None, bool(torch.isfinite(values.float().sum())), size
+    counts, finite = count(piece, noise, spread=spread)
+    return counts, finite, size
+
+
+def _whole(reader: Reader, planned: Planned, noise: Tensor | None, spread: bool) -> tuple[Counts | None, bool, int]:
+    """A tensor stored (in, out), some output rows at a time."""
+    stored = read_tensor(reader.checkpoint, planned.entry)
+    counts, finite = None, True
+    several = rows_at_once(stored.shape[0])
+    for start in range(0, stored.shape[1], several):
+        piece = stored[:, start : start + several].T.contiguous().to(reader.device)
+        some, all_finite = count(piece, noise, spread=spread)
+        counts = some if counts is None else counts + some
+        finite = finite and all_finite
+    return counts, finite, planned.size
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Segments of rows, (segments, width)."""
+
+    stored: Tensor  # in the tensor's dtype
+    spread: Tensor  # float32, put back between the values that can be stored; zeros stay
+
+
+def sample_of(reader: Reader, planned: Planned, lattice: Lattice) -> Sample:
+    """The segments that were drawn of one tensor."""
+    stored = reader.segments(planned)
+    spread = dithered(stored.reshape(-1), dither_noise(lattice)).view(stored.shape)
+    return Sample(stored, torch.where(stored == 0, torch.zeros(()), spread))
