@@ -28,6 +28,7 @@ NEAR_GRID: Final = 2.0  # times the expected weights within a tenth of a cell of
 GATHERED: Final = 0.5  # of the weights at one position: in a tensor of few values, its own atoms are less
 NEAR_SHARE: Final = 0.02  # of the weights in excess, where most lie about their levels and the rest is their tails
 CROWDED: Final = 1.2  # times as dense at the boundary as behind: trained with the quantizer, or hardened
+_DEVIATIONS: Final = 6.0  # about what SIGNIFICANCE is, corrected over a small model
 _PILE: Final = 0.04  # of the cell: a wider window is an excess that is spread
 _DEPLETED: Final = 0.8  # of the expectation, at the boundary
 _SHARP: Final = 5.0  # times as dense: a pile, however wide the strip beside it
@@ -85,6 +86,23 @@ class Examined:
         if self.near >= NEAR_GRID:
             return Kind.NEAR_GRID
         return Kind.CROWDED if self.crowded >= CROWDED and self.crowded_z > 7 else Kind.CLEAN
+
+    @property
+    def strength(self) -> float:
+        """How many times over the thresholds are met, the least of them; an alarm has 1 or more, but for `SIGNIFICANCE`.
+
+        What ROC curves are drawn over: >= 0.
+        """
+        if self.on_level >= ON_GRID or self._scattered():
+            return 0.0
+        rise, atoms = self.rise, self.atoms
+        share = NEAR_SHARE if self.near >= NEAR_GRID else SHARE
+        found = [min(rise.z / _DEVIATIONS, rise.share / share, rise.ratio / RATIO, rise.trimmed / TRIMMED)]
+        if self.near < NEAR_GRID and not self.discrete:
+            found.append(
+                min(atoms.z / _DEVIATIONS, atoms.share / ATOMS, atoms.ratio / ATOMS_RATIO, atoms.trimmed / TRIMMED)
+            )
+        return max(0.0, *found)
 
     def _matters(self) -> bool:
         rise = self.rise

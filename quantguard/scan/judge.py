@@ -93,8 +93,9 @@ def findings(survey: Survey, rows: Sequence[Judged]) -> Iterator[Finding]:
 
 def layers(rows: Sequence[Judged]) -> tuple[LayerScan, ...]:
     """All rows, worst first; the first ones with their histograms."""
-    # Of two clean ones, the one whose most significant rise chance explains less.
-    ordered = sorted(rows, key=lambda row: (-row.suspicious, -row.share if row.suspicious else 0.0, -_strength(row)))
+    ordered = sorted(
+        rows, key=lambda row: (-row.suspicious, -row.share if row.suspicious else 0.0, -row.examined.strength)
+    )
     return tuple(
         LayerScan(
             name=row.name,
@@ -108,10 +109,6 @@ def layers(rows: Sequence[Judged]) -> tuple[LayerScan, ...]:
         )
         for place, row in enumerate(ordered)
     )
-
-
-def _strength(row: Judged) -> float:
-    return max(row.examined.rise.z, row.examined.atoms.z)
 
 
 def _comparable(row: Judged) -> bool:
