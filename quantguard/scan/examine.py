@@ -89,7 +89,7 @@ class Examined:
 
     @property
     def strength(self) -> float:
-        """How many times over the thresholds are met, the least of them; an alarm has 1 or more, but for `SIGNIFICANCE`.
+        """How many times over the thresholds are met, the least of them; an alarm has 1 or more and is significant.
 
         What ROC curves are drawn over: >= 0.
         """
