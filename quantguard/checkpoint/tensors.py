@@ -7,7 +7,7 @@ Little-endian machines only, which is every one that torch's CUDA and x86 or Arm
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Final
 
 import torch
@@ -54,22 +54,23 @@ def read_tensor(checkpoint: Checkpoint, entry: TensorEntry) -> torch.Tensor:
 
 
 def read_rows(
-    checkpoint: Checkpoint, entry: TensorEntry, stream: BinaryIO, rows: range, scratch: bytearray | None = None
+    checkpoint: Checkpoint, entry: TensorEntry, stream: BinaryIO, rows: Sequence[range], scratch: bytearray
 ) -> torch.Tensor:
-    """Consecutive rows (of the first axis; step 1) of `entry` from its open file, in its own dtype, (rows, *rest).
+    """Rows (of the first axis; steps of 1) of `entry` from its open file, in its own dtype, (rows, *rest).
 
-    With `scratch` the tensor lies in that memory, which must be large enough, and is overwritten by the next call.
+    The tensor lies in `scratch`, which must be large enough, and is overwritten by the next call with it.
 
     Raises:
         CheckpointError: the file ends before them or cannot be read; or torch has no such dtype.
     """
+    dtype = _dtype(checkpoint, entry)
     row = (entry.end - entry.begin) // entry.shape[0]  # bytes
-    size = row * len(rows)
-    data = bytearray(size) if scratch is None else scratch
-    view = memoryview(data)[:size]
-    read_exactly(stream, entry.begin + row * rows.start, view, root=checkpoint.root, name=entry.file)
-    flat = torch.frombuffer(data, dtype=_dtype(checkpoint, entry), count=size // _dtype(checkpoint, entry).itemsize)
-    return flat.view(len(rows), *entry.shape[1:])
+    filled = 0
+    for some in rows:
+        view = memoryview(scratch)[filled : filled + row * len(some)]
+        read_exactly(stream, entry.begin + row * some.start, view, root=checkpoint.root, name=entry.file)
+        filled += len(view)
+    return torch.frombuffer(scratch, dtype=dtype, count=filled // dtype.itemsize).view(-1, *entry.shape[1:])
 
 
 def stream_tensors(

@@ -25,6 +25,9 @@ class Effort(Enum):
     QUICK = "quick"
 
 
+Piece = tuple[range, ...]  # rows that are counted at once, whole blocks in each range, in order
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """One tensor and what is read of it."""
@@ -32,21 +35,24 @@ class Planned:
     entry: TensorEntry  # that of a tensor that is no linear weight is flattened
     linear: bool
     transposed: bool  # stored (in, out): read whole and cut the other way
-    pieces: tuple[range, ...]  # rows, whole blocks each
+    pieces: tuple[Piece, ...]
     segments: tuple[tuple[int, int], ...]  # (row, first column) of the sample, as stored
     width: int  # of a segment
 
     @property
     def weights(self) -> int:
         """That are counted."""
-        rows = sum(len(piece) for piece in self.pieces)
-        return rows * (self.entry.elements // self.entry.shape[0])
+        return self.rows * (self.entry.elements // self.entry.shape[0])
+
+    @property
+    def rows(self) -> int:
+        return sum(len(rows) for piece in self.pieces for rows in piece)
 
     @property
     def size(self) -> int:
         """Bytes that are read of it."""
         whole = self.entry.end - self.entry.begin
-        return whole if self.transposed else whole * sum(len(p) for p in self.pieces) // self.entry.shape[0]
+        return whole if self.transposed else whole * self.rows // self.entry.shape[0]
 
 
 def planned(checkpoint: Checkpoint, effort: Effort, seed: int) -> tuple[Planned, ...]:
@@ -82,17 +88,19 @@ def _linear(checkpoint: Checkpoint, entry: TensorEntry, effort: Effort, drawn: r
     return Planned(entry, True, transposed, pieces, segments, width)
 
 
-def _pieces(rows: int, several: int) -> tuple[range, ...]:
-    return tuple(range(start, min(start + several, rows)) for start in range(0, rows, several))
+def _pieces(rows: int, several: int) -> tuple[Piece, ...]:
+    return tuple((range(start, min(start + several, rows)),) for start in range(0, rows, several))
 
 
-def _drawn_rows(rows: int, columns: int, drawn: random.Random) -> tuple[range, ...]:
-    """Some of the rows, in order, each with whole blocks; neighbours are read together."""
+def _drawn_rows(rows: int, columns: int, drawn: random.Random) -> tuple[Piece, ...]:
+    """Some of the rows, in order, each with whole blocks."""
     block = rows_at_once(columns) if columns % 64 else 1
     groups = -(-rows // block)
     wanted = max(-(-groups // QUICK_SHARE), -(-QUICK_LEAST // (columns * block)))
     chosen = sorted(drawn.sample(range(groups), min(wanted, groups)))
-    return tuple(range(group * block, min((group + 1) * block, rows)) for group in chosen)
+    ranges = [range(group * block, min((group + 1) * block, rows)) for group in chosen]
+    together = max(1, PIECE // (columns * block))
+    return tuple(tuple(ranges[start : start + together]) for start in range(0, len(ranges), together))
 
 
 def _segments(columns: int, rows: int, width: int, wanted: int, drawn: random.Random) -> tuple[tuple[int, int], ...]:

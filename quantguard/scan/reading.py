@@ -21,7 +21,7 @@ from quantguard.checkpoint.files import open_regular
 from quantguard.checkpoint.layout import Checkpoint
 from quantguard.checkpoint.tensors import TORCH_DTYPES, read_rows, read_tensor
 from quantguard.scan.histogram import Counts, Lattice, count, dither_noise, dithered, lattice_of, rows_at_once
-from quantguard.scan.plan import Planned
+from quantguard.scan.plan import Piece, Planned
 
 _TASTE: Final = 4096  # weights, at most, from each of a few pieces, that tell how finely values are stored
 _AHEAD: Final = 3  # pieces a thread that may wait: memory is theirs
@@ -63,13 +63,13 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def rows(self, planned: Planned, rows: range) -> Tensor:
+    def rows(self, planned: Planned, piece: Piece) -> Tensor:
         """Rows as stored, on the device; on the CPU they last until this thread reads again."""
         entry = planned.entry
-        size = (entry.end - entry.begin) // entry.shape[0] * len(rows)
+        size = (entry.end - entry.begin) // entry.shape[0] * sum(len(rows) for rows in piece)
         if len(self._thread.scratch) < size:
             self._thread.scratch = bytearray(size)
-        return read_rows(self.checkpoint, entry, self._file(entry.file), rows, self._thread.scratch).to(self.device)
+        return read_rows(self.checkpoint, entry, self._file(entry.file), piece, self._thread.scratch).to(self.device)
 
     def segments(self, planned: Planned) -> Tensor:
         """The sampled segments, in the tensor's dtype, (segments, width), on the CPU."""
@@ -78,13 +78,13 @@ class Reader:
             return torch.stack([whole[row : row + planned.width, column] for row, column in planned.segments])
         made = torch.empty(len(planned.segments), planned.width, dtype=TORCH_DTYPES[planned.entry.dtype])
         for place, (row, column) in zip(made, planned.segments, strict=True):
-            place.copy_(self.rows(planned, range(row, row + 1))[0, column : column + planned.width])
+            place.copy_(self.rows(planned, (range(row, row + 1),))[0, column : column + planned.width])
         return made
 
     def lattice(self, planned: Planned) -> Lattice:
         """How finely the values are stored, by a taste of them: a dtype may hold values of a coarser one."""
-        chosen = {planned.pieces[len(planned.pieces) * place // 4] for place in range(4)}
-        tastes = [self.rows(planned, range(rows.start, rows.start + 1)).view(-1)[:_TASTE].cpu() for rows in chosen]
+        chosen = {planned.pieces[len(planned.pieces) * place // 4][0].start for place in range(4)}
+        tastes = [self.rows(planned, (range(row, row + 1),)).view(-1)[:_TASTE].cpu() for row in chosen]
         return Lattice(min(lattice_of(taste).bits for taste in tastes))
 
     def _file(self, name: str) -> BinaryIO:
@@ -111,7 +111,7 @@ def tallies(
         tally, last, future = waiting.popleft()
         counts, finite, size = future.result()
         if counts is not None:
-            tally.counts = counts if tally.counts is None else tally.counts + counts
+            tally.counts = counts if tally.counts is None else tally.counts.add_(counts)
         tally.finite = tally.finite and finite
         on_bytes(size, tally.planned.entry.name)
         return tally if last else None
@@ -123,10 +123,10 @@ def tallies(
                 if lattice not in noises:
                     noises[lattice] = dither_noise(lattice, reader.device)
                 tally = Tally(planned, lattice)
-                tasks = [range(planned.entry.shape[0])] if planned.transposed else planned.pieces
-                for rows in tasks:
-                    task = pool.submit(_task, reader, planned, rows, noises[lattice], spread)
-                    waiting.append((tally, rows is tasks[-1], task))
+                tasks = planned.pieces[:1] if planned.transposed else planned.pieces
+                for piece in tasks:
+                    task = pool.submit(_task, reader, planned, piece, noises[lattice], spread)
+                    waiting.append((tally, piece is tasks[-1], task))
                     if len(waiting) > _AHEAD * threads and (done := settle()):
                         yield done
             while waiting:
@@ -137,18 +137,18 @@ def tallies(
 
 
 def _task(
-    reader: Reader, planned: Planned, rows: range, noise: Tensor | None, spread: bool
+    reader: Reader, planned: Planned, piece: Piece, noise: Tensor | None, spread: bool
 ) -> tuple[Counts | None, bool, int]:
     """Counts of some rows, whether they are finite, and their bytes."""
     if planned.transposed:
         return _whole(reader, planned, noise, spread)
-    piece = reader.rows(planned, rows)
-    size = piece.numel() * piece.element_size()
+    stored = reader.rows(planned, piece)
+    size = stored.numel() * stored.element_size()
     if not planned.linear:
-        values = torch.view_as_real(piece) if piece.is_complex() else piece
+        values = torch.view_as_real(stored) if stored.is_complex() else stored
         # The sum of finite values may overflow, which the caller finds out.
         return None, bool(torch.isfinite(values.float().sum())), size
-    counts, finite = count(piece, noise, spread=spread)
+    counts, finite = count(stored, noise, spread=spread)
     return counts, finite, size
 
 
@@ -160,7 +160,7 @@ def _whole(reader: Reader, planned: Planned, noise: Tensor | None, spread: bool)
     for start in range(0, stored.shape[1], several):
         piece = stored[:, start : start + several].T.contiguous().to(reader.device)
         some, all_finite = count(piece, noise, spread=spread)
-        counts = some if counts is None else counts + some
+        counts = some if counts is None else counts.add_(some)
         finite = finite and all_finite
     return counts, finite, planned.size
 
