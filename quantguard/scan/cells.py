@@ -54,18 +54,17 @@ class Cells:
 
     axis: Axis
     halves: int
-    used: Tensor  # fine bins that lie in a half-cell, int64, (used,)
-    slot: Tensor  # half-cell x positions + position of each of those, int64, (used,)
+    low: Tensor  # first fine bin of each slot, int64
+    high: Tensor  # the one after its last
     upper: Tensor  # whether a half-cell is the upper one of its cell, bool, (halves,)
     fine: Tensor  # fine bins in each slot
     basis: Tensor  # of the log-density at the middle of each slot, (halves, positions, functions)
-    on: Tensor  # bool, (FINE + 1,): within 2 % of a cell of a level, as far as the stored values resolve it
-    resolved: Tensor  # bool, (FINE + 1,): where that can be told
+    on: Tensor  # 1 for a fine bin within 2 % of a cell of a level, as far as that is resolved, else 0; (FINE + 1,)
+    resolved: Tensor  # 1 where that can be told, (FINE + 1,)
 
-    def observed(self, counts: Tensor) -> Tensor:
-        """Weights in each slot from those in each fine bin, (FINE + 1,)."""
-        laid = torch.bincount(self.slot, weights=counts[self.used].double(), minlength=self.fine.numel())
-        return laid.view(self.fine.shape)
+    def observed(self, running: Tensor) -> Tensor:
+        """Weights in each slot from the running sum of those in each fine bin (`running_sum`)."""
+        return running[self.high] - running[self.low]
 
     def expected(self, coefficients: Tensor) -> Tensor:
         """Weights in each slot where the log-density of `fit_density` holds."""
@@ -73,8 +72,9 @@ class Cells:
 
     def on_level(self, counts: Tensor) -> float:
         """Share of the weights that lie on a level, 0..1."""
-        told = float(counts[self.resolved].sum())
-        return float(counts[self.on].sum()) / told if told else 0.0
+        counts = counts.double()
+        told = float(counts @ self.resolved)
+        return float(counts @ self.on) / told if told else 0.0
 
 
 @cache
@@ -95,7 +95,6 @@ def cut(axis: Axis, bits: int) -> Cells:
     away = torch.where(upper, axis.edges[cell + 1] - u, u - axis.edges[cell]) / length.clamp(min=1e-12) / 2
     spacing = _SPACING[bits] * u.abs()
     inside = (u.abs() < REACH) & (spacing <= _RESOLVED * width)
-    inside[HALF] = False  # exact zeros are counted there
     outside = ((cell == 0) & ~upper) | ((cell == axis.edges.numel() - 2) & upper)
     used = (inside & ~outside & (length > min(_NARROW, float(width.max()) / 2) / 2)).nonzero().view(-1)
     position = (away * 2 * axis.positions).long().clamp(0, axis.positions - 1)
@@ -108,19 +107,23 @@ def cut(axis: Axis, bits: int) -> Cells:
 
     fine = summed(torch.ones(FINE))
     off = (u - level).abs()
-    on = torch.zeros(FINE + 1, dtype=torch.bool)
-    resolved = on.clone()
     tolerance = _ON * width + spacing
-    resolved[:FINE] = inside & (tolerance <= 0.15 * width)
-    on[:FINE] = resolved[:FINE] & (off < tolerance)
+    told = inside & (tolerance <= 0.15 * width)
+    told[HALF] = False  # exact zeros are counted there
+    first = torch.full((fine.numel(),), FINE, dtype=torch.int64).scatter_reduce(0, slot, used, "amin").view(shape)
     return Cells(
         axis=axis,
         halves=shape[0],
-        used=used,
-        slot=slot,
+        low=torch.where(fine > 0, first, 0),
+        high=torch.where(fine > 0, first + fine.long(), 0),
         upper=halves % 2 == 1,
         fine=fine,
         basis=spline_basis((summed(u) / fine.clamp(min=1)).view(-1)).view(*shape, -1),
-        on=on,
-        resolved=resolved,
+        on=_padded(told & (off < tolerance)),
+        resolved=_padded(told),
     )
+
+
+def _padded(mask: Tensor) -> Tensor:
+    """0 and 1, float64, with a 0 for the bin of what is out of range."""
+    return torch.nn.functional.pad(mask.double(), (0, 1))

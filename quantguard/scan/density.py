@@ -50,23 +50,33 @@ def _fit() -> _Fit:
     return _Fit(edges, (edges[1:] - edges[:-1]).double(), spline_basis(middle))
 
 
-def fit_density(counts: Tensor) -> Tensor:
-    """Coefficients on `spline_basis` of the log-density, per fine bin, of the counts of an axis, (FINE + 1,).
+def running_sum(counts: Tensor) -> Tensor:
+    """Running sum of the counts of an axis, (FINE + 1,), from zero on: float64, (FINE + 2,).
+
+    Exact zeros, pruned or not, are no part of a density: their bin is given what the ones beside it hold.
+    """
+    smooth = counts.double()
+    smooth = smooth.clone() if smooth is counts else smooth
+    smooth[HALF] = (smooth[HALF - 1] + smooth[HALF + 1]) / 2
+    return torch.nn.functional.pad(smooth.cumsum(0), (1, 0))
+
+
+def fit_density(running: Tensor) -> Tensor:
+    """Coefficients on `spline_basis` of the log-density, per fine bin, of an axis, from its `running_sum`.
 
     A log-spline density (Kooperberg and Stone, Computational Statistics & Data Analysis 12, 1991).
     """
     fit = _fit()
-    counts = counts.double()
-    running = torch.cat([torch.zeros(1, dtype=torch.float64), counts.cumsum(0)])
-    grouped = running[fit.edges[1:]] - running[fit.edges[:-1]]  # (groups,)
-    # Exact zeros, pruned or not, are no part of the density.
-    at_zero = int(torch.searchsorted(fit.edges, HALF, right=True)) - 1
-    grouped[at_zero] -= counts[HALF] - (counts[HALF - 1] + counts[HALF + 1]) / 2
-    return poisson_regression(grouped, fit.basis, fit.fine)
+    counts = running[fit.edges[1:]] - running[fit.edges[:-1]]
+    # A spline is near its coefficients: the mean log-rate where each function lives is a good one to begin with.
+    start = (fit.basis.T @ ((counts + 0.5) / fit.fine).log()) / fit.basis.sum(0)
+    return poisson_regression(counts, fit.basis, fit.fine, start)
 
 
-def poisson_regression(counts: Tensor, basis: Tensor, exposure: Tensor) -> Tensor:
+def poisson_regression(counts: Tensor, basis: Tensor, exposure: Tensor, start: Tensor) -> Tensor:
     """Coefficients of the log-rate on `basis`, (n, functions), that fit `counts`, (n,), best: float64, (functions,).
+
+    `start` is a guess at them.
 
     Newton's method with halved steps (iteratively reweighted least squares; McCullagh and Nelder, Generalized Linear
     Models). A little roughness is charged for, so that a stretch without weights is bridged and lumps are not followed.
@@ -81,8 +91,7 @@ def poisson_regression(counts: Tensor, basis: Tensor, exposure: Tensor) -> Tenso
         eta = (basis @ coefficients + offset).clamp(max=_LARGEST)
         return float((counts * eta - eta.exp()).sum() - coefficients @ penalty @ coefficients / 2)
 
-    rate = ((counts.sum() + 1) / exposure.sum()).log()
-    coefficients: Tensor = torch.linalg.lstsq(basis, rate.expand(len(counts), 1)).solution[:, 0]
+    coefficients = start
     best = gain(coefficients)
     for _ in range(_ROUNDS):
         mean = (basis @ coefficients + offset).clamp(max=_LARGEST).exp()

@@ -119,15 +119,10 @@ class Examined:
         return self.discrete and self.rise.share < GATHERED
 
 
-def examine(counts: Tensor, coefficients: Tensor, cells: Cells) -> Examined:
-    """`counts` are of the axis that `cells` were cut out of, (FINE + 1,); `coefficients` of the density on it."""
-    return examine_laid(cells.observed(counts), cells.expected(coefficients), cells, cells.on_level(counts))
-
-
 def examine_laid(
     observed: Tensor, expected: Tensor, cells: Cells, on_level: float, *, narrow: bool = False
 ) -> Examined:
-    """The same for weights laid over one another by half-cell already: of one tensor, or of all.
+    """What weights laid over one another by half-cell say: of one tensor, or of all.
 
     `narrow` looks for piles of a few positions only: the expectation is not good for more.
     """

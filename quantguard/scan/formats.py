@@ -56,7 +56,9 @@ def examine_positions(grid: str, observed: Tensor) -> Examined:
     """What the positions of one tensor say, or of several added up: float64, (2, POSITIONS)."""
     cells = _cells(grid)
     total = observed.sum()
-    curve = poisson_regression(observed.sum(0) + 0.0, _waves(), torch.ones(POSITIONS, dtype=torch.float64))
+    flat = torch.zeros(_WAVES, dtype=torch.float64)
+    flat[0] = ((total + 1) / POSITIONS).log()
+    curve = poisson_regression(observed.sum(0), _waves(), torch.ones(POSITIONS, dtype=torch.float64), flat)
     expected = torch.exp(_waves() @ curve).expand(2, -1) / 2
     on_level = float(observed[:, -POSITIONS // 25 :].sum() / total) if total else 0.0
     return examine_laid(observed, expected, cells, on_level, narrow=True)
@@ -84,11 +86,11 @@ def _cells(grid: str) -> Cells:
     return Cells(
         axis=Axis(grid, "sample", none.double(), none.double(), POSITIONS),
         halves=2,
-        used=none,
-        slot=none,
+        low=none,
+        high=none,
         upper=torch.tensor([False, True]),
         fine=ones,
         basis=ones[..., None],
-        on=none.bool(),
-        resolved=none.bool(),
+        on=none.double(),
+        resolved=none.double(),
     )

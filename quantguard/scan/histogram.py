@@ -42,6 +42,9 @@ class Counts:
     block: Tensor  # by weight / absmax of its 64 weights
     row: Tensor  # by weight / absmax of its row
 
+    def cpu(self) -> Counts:
+        return Counts(self.block.cpu(), self.row.cpu())
+
     def add_(self, other: Counts) -> Counts:
         """These with those of `other` added, in place: half a million sums want no memory of their own."""
         self.block.add_(other.block)

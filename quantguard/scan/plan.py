@@ -12,9 +12,9 @@ from typing import Final
 from quantguard.checkpoint.layout import Checkpoint, TensorEntry, is_stored_transposed, linear_weights
 from quantguard.scan.histogram import PIECE, rows_at_once
 
-QUICK_SHARE: Final = 40  # one row in so many
+QUICK_SHARE: Final = 64  # one row in so many
 QUICK_LEAST: Final = 1 << 15  # weights of each tensor, or all that it has
-SAMPLE: Final = 1 << 16  # weights whose positions on the grids of other quantizers are looked at
+SAMPLE: Final = 1 << 15  # weights whose positions on the grids of other quantizers are looked at
 QUICK_SAMPLE: Final = 1 << 13
 _SEGMENT: Final = 1024  # weights of a row that are sampled together: four super-blocks of a k-quant
 _FLOATING: Final = frozenset({"F32", "F16", "BF16", "F64", "C64", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
@@ -38,6 +38,7 @@ class Planned:
     pieces: tuple[Piece, ...]
     segments: tuple[tuple[int, int], ...]  # (row, first column) of the sample, as stored
     width: int  # of a segment
+    formats: bool = True  # whether the sample is also put on the grids of other quantizers
 
     @property
     def weights(self) -> int:
@@ -85,7 +86,7 @@ def _linear(checkpoint: Checkpoint, entry: TensorEntry, effort: Effort, drawn: r
     segments = _segments(along, columns if transposed else rows, width, QUICK_SAMPLE if quick else SAMPLE, drawn)
     if transposed:
         segments = tuple((column, row) for row, column in segments)
-    return Planned(entry, True, transposed, pieces, segments, width)
+    return Planned(entry, True, transposed, pieces, segments, width, formats=not quick)
 
 
 def _pieces(rows: int, several: int) -> tuple[Piece, ...]:

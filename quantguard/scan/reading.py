@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO, Final
 
@@ -24,7 +24,7 @@ from quantguard.scan.histogram import Counts, Lattice, count, dither_noise, dith
 from quantguard.scan.plan import Piece, Planned
 
 _TASTE: Final = 4096  # weights, at most, from each of a few pieces, that tell how finely values are stored
-_AHEAD: Final = 3  # pieces a thread that may wait: memory is theirs
+_AHEAD: Final = 256  # pieces that may be under way: the counts of their tensors are held, a megabyte each a thread
 
 OnBytes = Callable[[int, str], None]
 
@@ -35,8 +35,25 @@ class Tally:
 
     planned: Planned
     lattice: Lattice
-    counts: Counts | None = None  # None: no linear weight
     finite: bool = True
+    parts: dict[int, Counts] = field(default_factory=dict)
+    """Counts by the thread that made them, who adds to its own while they are in its cache."""
+
+    def add(self, counts: Counts) -> None:
+        mine = self.parts.get(threading.get_ident())
+        if mine is None:
+            self.parts[threading.get_ident()] = counts
+        else:
+            mine.add_(counts)
+
+    @property
+    def counts(self) -> Counts | None:
+        """Of all threads, on the CPU; None for what is no linear weight."""
+        parts = [part.cpu() for part in self.parts.values()]
+        for other in parts[1:]:
+            parts[0].add_(other)
+        self.parts = {0: parts[0]} if parts else {}
+        return parts[0] if parts else None
 
 
 class _Thread(threading.local):
@@ -105,13 +122,11 @@ def tallies(
     With `spread`, each weight is put at a random place of its step of INT8: see `count`.
     """
     noises: dict[Lattice, Tensor | None] = {}
-    waiting: deque[tuple[Tally, bool, Future[tuple[Counts | None, bool, int]]]] = deque()
+    waiting: deque[tuple[Tally, bool, Future[tuple[bool, int]]]] = deque()
 
     def settle() -> Tally | None:
         tally, last, future = waiting.popleft()
-        counts, finite, size = future.result()
-        if counts is not None:
-            tally.counts = counts if tally.counts is None else tally.counts.add_(counts)
+        finite, size = future.result()
         tally.finite = tally.finite and finite
         on_bytes(size, tally.planned.entry.name)
         return tally if last else None
@@ -123,11 +138,11 @@ def tallies(
                 if lattice not in noises:
                     noises[lattice] = dither_noise(lattice, reader.device)
                 tally = Tally(planned, lattice)
-                tasks = planned.pieces[:1] if planned.transposed else planned.pieces
-                for piece in tasks:
-                    task = pool.submit(_task, reader, planned, piece, noises[lattice], spread)
-                    waiting.append((tally, piece is tasks[-1], task))
-                    if len(waiting) > _AHEAD * threads and (done := settle()):
+                pieces = planned.pieces[:1] if planned.transposed else planned.pieces
+                for place, piece in enumerate(pieces, 1):
+                    task = pool.submit(_task, reader, tally, piece, noises[lattice], spread)
+                    waiting.append((tally, place == len(pieces), task))
+                    if len(waiting) > _AHEAD and (done := settle()):
                         yield done
             while waiting:
                 if done := settle():
@@ -136,33 +151,33 @@ def tallies(
             pool.shutdown(cancel_futures=True)
 
 
-def _task(
-    reader: Reader, planned: Planned, piece: Piece, noise: Tensor | None, spread: bool
-) -> tuple[Counts | None, bool, int]:
-    """Counts of some rows, whether they are finite, and their bytes."""
+def _task(reader: Reader, tally: Tally, piece: Piece, noise: Tensor | None, spread: bool) -> tuple[bool, int]:
+    """Count some rows; tell whether they are finite, and their bytes."""
+    planned = tally.planned
     if planned.transposed:
-        return _whole(reader, planned, noise, spread)
+        return _whole(reader, tally, noise, spread), planned.size
     stored = reader.rows(planned, piece)
     size = stored.numel() * stored.element_size()
     if not planned.linear:
         values = torch.view_as_real(stored) if stored.is_complex() else stored
         # The sum of finite values may overflow, which the caller finds out.
-        return None, bool(torch.isfinite(values.float().sum())), size
+        return bool(torch.isfinite(values.float().sum())), size
     counts, finite = count(stored, noise, spread=spread)
-    return counts, finite, size
+    tally.add(counts)
+    return finite, size
 
 
-def _whole(reader: Reader, planned: Planned, noise: Tensor | None, spread: bool) -> tuple[Counts | None, bool, int]:
-    """A tensor stored (in, out), some output rows at a time."""
-    stored = read_tensor(reader.checkpoint, planned.entry)
-    counts, finite = None, True
+def _whole(reader: Reader, tally: Tally, noise: Tensor | None, spread: bool) -> bool:
+    """Count a tensor stored (in, out), some output rows at a time."""
+    stored = read_tensor(reader.checkpoint, tally.planned.entry)
+    all_finite = True
     several = rows_at_once(stored.shape[0])
     for start in range(0, stored.shape[1], several):
         piece = stored[:, start : start + several].T.contiguous().to(reader.device)
-        some, all_finite = count(piece, noise, spread=spread)
-        counts = some if counts is None else counts.add_(some)
-        finite = finite and all_finite
-    return counts, finite, planned.size
+        counts, finite = count(piece, noise, spread=spread)
+        tally.add(counts)
+        all_finite = all_finite and finite
+    return all_finite
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def _windows(positions: int) -> _Windows:
     widths = sorted({max(1, width // scale) for width in _WIDTHS})
     for inner in widths:
         for outer in widths:
-            if inner / 4 <= outer <= 8 * inner:
+            if outer in (inner, 4 * inner):
                 places = range(1, last - inner + 1)
                 found += [(max(0, a - outer), a, a + inner, min(a + 2 * inner, positions)) for a in places]
     before, begin, end, behind = torch.tensor(found).T.contiguous()

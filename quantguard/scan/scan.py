@@ -52,7 +52,7 @@ def scan(
         directory: of the model.
         device: where weights are counted.
         progress: told of the bytes read.
-        effort: quick looks at a fortieth of the rows of each weight (docs/scan.md tells what it still sees).
+        effort: quick looks at one in 64 rows of each weight, on bitsandbytes' grids (docs/scan.md: what it sees).
         seed: of what is sampled; None draws one, since an attacker who knew it would prepare the others.
         processes: that read shards side by side; None takes as many as shards and cores allow.
 
@@ -106,7 +106,7 @@ def _survey(
     try:
         return survey(checkpoint, plan, device=device, threads=threads, on_bytes=on_bytes)
     finally:
-        torch.set_num_threads(threads)  # the pieces' own threads are single ones
+        torch.set_num_threads(threads)
 
 
 def _require_testable(checkpoint: Checkpoint) -> None:

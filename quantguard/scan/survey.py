@@ -13,7 +13,7 @@ from quantguard.checkpoint.tensors import read_tensor, require_finite
 from quantguard.core.layer import ALL_WEIGHTS
 from quantguard.core.scheme import Scheme
 from quantguard.scan.cells import Cells, cells_of
-from quantguard.scan.density import fit_density
+from quantguard.scan.density import fit_density, running_sum
 from quantguard.scan.discrete import few_values
 from quantguard.scan.examine import NEAR_GRID, ON_GRID, Examined, examine_laid
 from quantguard.scan.formats import examine_positions, positions_of
@@ -56,7 +56,7 @@ class Survey:
         discrete = few_values(sample.stored)
         examined = [replace(one, discrete=discrete) for one in self._schemes(tally, reader, lay=not discrete)]
         # On a grid already, or about it, a tensor has atoms and gaps wherever one looks.
-        if not discrete and not any(_about_grid(one) for one in examined):
+        if tally.planned.formats and not discrete and not any(_about_grid(one) for one in examined):
             for grid, observed in positions_of(sample.spread).items():
                 if observed.sum():
                     examined.append(examine_positions(grid, observed))
@@ -113,17 +113,19 @@ class _Laid:
 
 
 def _laid(tally: Tally) -> dict[Scheme, _Laid]:
-    if tally.counts is None:
+    counts = tally.counts
+    if counts is None:
         return {}
-    axes = {"block": tally.counts.block.cpu(), "row": tally.counts.row.cpu()}
-    densities = {axis: fit_density(counts) for axis, counts in axes.items()}
+    axes = {"block": counts.block, "row": counts.row}
+    running = {axis: running_sum(counts) for axis, counts in axes.items()}
+    densities = {axis: fit_density(sums) for axis, sums in running.items()}
     laid = {}
     for scheme in Scheme:
         cells = cells_of(scheme, tally.lattice.bits)
-        counts = axes[cells.axis.counts]
-        observed, expected = cells.observed(counts), cells.expected(densities[cells.axis.counts])
+        axis = cells.axis.counts
+        observed, expected = cells.observed(running[axis]), cells.expected(densities[axis])
         expected = expected * (observed.sum() / expected.sum())
-        laid[scheme] = _Laid(cells, observed, expected, cells.on_level(counts))
+        laid[scheme] = _Laid(cells, observed, expected, cells.on_level(axes[axis]))
     return laid
 
 
@@ -132,13 +134,14 @@ def _examined(laid: _Laid) -> tuple[Examined, _Laid]:
 
 
 def survey(checkpoint: Checkpoint, plan: Iterable[Planned], *, device: str, threads: int, on_bytes: OnBytes) -> Survey:
-    """Read and examine the tensors of `plan`, in threads of this process.
+    """Read and examine the tensors of `plan`, in threads of this process. Leaves torch with a single thread each.
 
     Raises:
         NonFiniteWeightsError: NaN or infinity in one of them, linear weight or not.
         CheckpointError: a file changed or cannot be read.
     """
     made = Survey()
+    torch.set_num_threads(1)  # pieces are counted side by side: threads within an operation would wait for one another
     with Reader(checkpoint, device) as reader:
         for tally in tallies(reader, list(plan), threads=threads, on_bytes=on_bytes):
             if not tally.finite:

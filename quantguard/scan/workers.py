@@ -11,8 +11,6 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from quantguard.checkpoint.layout import Checkpoint, open_checkpoint
 from quantguard.core.errors import CheckpointError
 from quantguard.scan.plan import Planned, shares
@@ -44,7 +42,7 @@ def survey_in_processes(
     counter = context.Value("Q", 0)
     parts = shares(plan, processes)
     made = Survey()
-    with ProcessPoolExecutor(len(parts), context, initializer=_begin, initargs=(counter, threads)) as pool:
+    with ProcessPoolExecutor(len(parts), context, initializer=_begin, initargs=(counter,)) as pool:
         pending = [pool.submit(_part, checkpoint.root, part, device, threads) for part in parts]
         try:
             _watch(pending, counter, on_bytes)
@@ -61,10 +59,9 @@ def survey_in_processes(
     return made
 
 
-def _begin(counter: Synchronized[int], threads: int) -> None:
+def _begin(counter: Synchronized[int]) -> None:
     global _read  # noqa: PLW0603  (the only way to hand a counter to a process of a pool)
     _read = counter
-    torch.set_num_threads(threads)
 
 
 def _part(root: Path, part: Sequence[Planned], device: str, threads: int) -> Survey:
