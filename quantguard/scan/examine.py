@@ -153,22 +153,22 @@ def _crowded(observed: Tensor, expected: Tensor) -> tuple[float, float]:
     """Density in the first hundredth of the cell over that from 5 to 20 %, and its significance."""
     positions = observed.shape[1]
     at, behind = slice(0, max(1, positions // 50)), slice(positions // 10, 2 * positions // 5)
-    parts = [part.sum() for part in (observed[:, behind], expected[:, behind], observed[:, at], expected[:, at])]
-    ratio = float(parts[2] / parts[3].clamp(min=1e-9) / (parts[0] / parts[1].clamp(min=1e-9)).clamp(min=1e-9))
+    parts = [float(part.sum()) for part in (observed[:, behind], expected[:, behind], observed[:, at], expected[:, at])]
+    ratio = parts[2] / max(parts[3], 1e-9) / max(parts[0] / max(parts[1], 1e-9), 1e-9)
     return ratio, float(signed_root(*parts))
 
 
 def _atoms(observed: Tensor, expected: Tensor, positions: int) -> Rise:
     """Weights on the levels, over those a little beside them: a rise that ends on the level itself."""
     beside, on = slice(int(2 * positions * (0.5 - _BESIDE)), positions - 1), slice(positions - 1, positions)
-    parts = [part[:, window].sum() for window in (beside, on) for part in (observed, expected)]
+    parts = [float(part[:, window].sum()) for window in (beside, on) for part in (observed, expected)]
     outer_o, outer_e, inner_o, inner_e = parts
-    level = float(outer_o / outer_e.clamp(min=1e-9))
+    level = outer_o / max(outer_e, 1e-9)
     total = max(float(observed.sum()), 1.0)
     return Rise(
         z=float(signed_root(*parts)),
-        share=(float(inner_o) - float(inner_e) * level) / total,
-        ratio=float((inner_o + 1) / (inner_e * level + 1)),
+        share=(inner_o - inner_e * level) / total,
+        ratio=(inner_o + 1) / (inner_e * level + 1),
         begin=0.5 - 0.5 / positions,
         end=0.5,
         depleted=level,
@@ -182,10 +182,7 @@ def _histogram(observed: Tensor, expected: Tensor, cells: Cells) -> PositionHist
 
     def unfolded(values: Tensor) -> list[float]:
         lower, upper = values[~cells.upper].sum(0), values[cells.upper].sum(0).flip(0)
-        whole = torch.cat([lower, upper])  # (2 x positions,)
-        edges = torch.linspace(0, whole.numel(), POSITION_BINS + 1).long()
-        running = torch.cat([torch.zeros(1, dtype=whole.dtype), whole.cumsum(0)])
-        bins: list[float] = (running[edges[1:]] - running[edges[:-1]]).tolist()
+        bins: list[float] = torch.cat([lower, upper]).view(POSITION_BINS, -1).sum(1).tolist()
         return bins
 
     return PositionHistogram(tuple(int(v) for v in unfolded(observed)), tuple(round(v, 3) for v in unfolded(expected)))

@@ -17,8 +17,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-import torch
+import numpy as np
+import numpy.typing as npt
+from scipy import special
 from torch import Tensor
+
+Array = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
+Counted = Array | np.float64 | float
 
 _WIDTHS: Final = (1, 2, 4, 8, 16, 32, 64, 128)  # positions of a half-cell of 256
 _FURTHEST: Final = 0.46  # of the cell: nearer to the level lie the weights of honest quantized models
@@ -47,13 +53,13 @@ NOTHING: Final = Rise(0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1)
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """Every place and width: int64, (windows,) each; positions in the half-cell."""
+    """Every place and width: positions in the half-cell, (windows,) each."""
 
-    before: Tensor  # begin of the window nearer to the boundary
-    begin: Tensor
-    end: Tensor
-    behind: Tensor  # end of the window behind it
-    cusp: Tensor  # bool: the window before it begins at the boundary, and both are near it
+    before: Places  # begin of the window nearer to the boundary
+    begin: Places
+    end: Places
+    behind: Places  # end of the window behind it
+    cusp: npt.NDArray[np.bool_]  # the window before it begins at the boundary, and both are near it
 
 
 @cache
@@ -67,7 +73,7 @@ def _windows(positions: int) -> _Windows:
             if outer in (inner, 4 * inner):
                 places = range(1, last - inner + 1)
                 found += [(max(0, a - outer), a, a + inner, min(a + 2 * inner, positions)) for a in places]
-    before, begin, end, behind = torch.tensor(found).T.contiguous()
+    before, begin, end, behind = np.array(found).T.copy()
     return _Windows(before, begin, end, behind, (before == 0) & (end <= 2 * positions * _STRIP))
 
 
@@ -82,22 +88,22 @@ def find_rise(observed: Tensor, expected: Tensor, *, widest: int | None = None) 
     expected = expected * (total / expected.sum())
     positions = observed.shape[1]
     w = _windows(positions)
-    o, e = _running(observed.sum(0)), _running(expected.sum(0))
+    o, e = _running(observed), _running(expected)
     inner_o, inner_e = o[w.end] - o[w.begin], e[w.end] - e[w.begin]
     outer_o, outer_e = o[w.begin] - o[w.before], e[w.begin] - e[w.before]
     behind_o, behind_e = o[w.behind] - o[w.end], e[w.behind] - e[w.end]
-    level, level_behind = outer_o / outer_e.clamp(min=1e-9), behind_o / behind_e.clamp(min=1e-9)
+    level, level_behind = outer_o / np.maximum(outer_e, 1e-9), behind_o / np.maximum(behind_e, 1e-9)
     z = signed_root(outer_o, outer_e, inner_o, inner_e)
-    peak = torch.minimum(z, signed_root(behind_o, behind_e, inner_o, inner_e))
     steep = w.cusp & (inner_o > _STEEP * level * inner_e)
-    z = torch.where(steep, z, peak)
-    share = (inner_o - inner_e * torch.where(steep, level, torch.maximum(level, level_behind))) / total
+    share = (inner_o - inner_e * np.where(steep, level, np.maximum(level, level_behind))) / total
     eligible = share > _LEAST
     if widest is not None:
         eligible &= w.end - w.begin <= widest
-    best = int(torch.where(eligible, z, -1.0).argmax())
-    if not bool(eligible[best]):
+    if not eligible.any():
         return NOTHING
+    peak = np.minimum(z, signed_root(behind_o, behind_e, inner_o, inner_e))
+    z = np.where(eligible, np.where(steep, z, peak), -1.0)
+    best = int(z.argmax())
     begin, end = int(w.begin[best]), int(w.end[best])
     return Rise(
         z=float(z[best]),
@@ -107,30 +113,32 @@ def find_rise(observed: Tensor, expected: Tensor, *, widest: int | None = None) 
         end=end / positions / 2,
         depleted=float(level[best]),
         trimmed=trimmed(observed, expected, slice(int(w.before[best]), begin), slice(begin, end)),
-        tests=int(z.numel()),
+        tests=len(z),
     )
 
 
 def trimmed(observed: Tensor, expected: Tensor, outer: slice, inner: slice) -> float:
     """z without the half-cells whose excess is largest: a trace of the grid is in all of them, an accident in a few."""
-    counts = [part.sum(1) for part in (observed[:, outer], expected[:, outer], observed[:, inner], expected[:, inner])]
-    outer_o, outer_e, inner_o, inner_e = counts
-    level = outer_o.sum() / outer_e.sum().clamp(min=1e-9)
-    excess = inner_o - inner_e * level
-    keep = excess.argsort(descending=True)[max(1, len(excess) // _DROPPED) :]
-    sums = [count[keep].sum() for count in counts]
+    o, e = observed.numpy(), expected.numpy()
+    outer_o, outer_e, inner_o, inner_e = (
+        part.sum(axis=1) for part in (o[:, outer], e[:, outer], o[:, inner], e[:, inner])
+    )
+    excess = inner_o - inner_e * (outer_o.sum() / max(outer_e.sum(), 1e-9))
+    keep = np.argsort(-excess)[max(1, len(excess) // _DROPPED) :]
+    sums = [count[keep].sum() for count in (outer_o, outer_e, inner_o, inner_e)]
     return float(signed_root(*sums))
 
 
-def signed_root(outer_o: Tensor, outer_e: Tensor, inner_o: Tensor, inner_e: Tensor) -> Tensor:
+def signed_root(outer_o: Counted, outer_e: Counted, inner_o: Counted, inner_e: Counted) -> Array:
     """Signed root of twice the log-likelihood ratio that two Poisson counts have one factor over their expectations."""
     n = inner_o + outer_o
-    chance = inner_e / (inner_e + outer_e).clamp(min=1e-12)
-    gain = torch.xlogy(inner_o, inner_o / (n * chance).clamp(min=1e-12))
-    gain = gain + torch.xlogy(outer_o, outer_o / (n * (1 - chance)).clamp(min=1e-12))
-    root = (2 * gain).clamp(min=0).sqrt()
-    return torch.where(inner_o * outer_e > outer_o * inner_e, root, -root)
+    chance = inner_e / np.maximum(inner_e + outer_e, 1e-12)
+    gain = special.xlogy(inner_o, inner_o / np.maximum(n * chance, 1e-12))
+    gain = gain + special.xlogy(outer_o, outer_o / np.maximum(n * (1 - chance), 1e-12))
+    root = np.sqrt(np.maximum(2 * gain, 0.0))
+    signed: Array = np.where(inner_o * outer_e > outer_o * inner_e, root, -root)
+    return signed
 
 
-def _running(values: Tensor) -> Tensor:
-    return torch.cat([torch.zeros(1, dtype=values.dtype), values.cumsum(0)])
+def _running(laid: Tensor) -> Array:
+    return np.concatenate([[0.0], laid.numpy().sum(axis=0).cumsum()])
