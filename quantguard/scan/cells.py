@@ -24,6 +24,7 @@ _NARROW: Final = 0.01  # of the absmax: FP4's cell of zero is narrower, and too 
 _ON: Final = 0.02
 # Distance of neighbouring stored values over their magnitude, at most, by the zero bits of a float32 (`Lattice`).
 _SPACING: Final = {0: 0.0, 13: 2.0**-10, 16: 2.0**-7}
+_STRETCH: Final = 0.0005  # of the absmax: a density is taken as flat over less
 _RESOLVED: Final = 0.25  # of the cell: where stored values lie further apart, positions say nothing
 
 
@@ -58,7 +59,7 @@ class Cells:
     high: Tensor  # the one after its last
     upper: Tensor  # whether a half-cell is the upper one of its cell, bool, (halves,)
     fine: Tensor  # fine bins in each slot
-    basis: Tensor  # of the log-density at the middle of each slot, (halves, positions, functions)
+    basis: Tensor  # of the log-density at the middle of each stretch of positions, (halves, stretches, functions)
     on: Tensor  # 1 for a fine bin within 2 % of a cell of a level, as far as that is resolved, else 0; (FINE + 1,)
     resolved: Tensor  # 1 where that can be told, (FINE + 1,)
 
@@ -68,7 +69,8 @@ class Cells:
 
     def expected(self, coefficients: Tensor) -> Tensor:
         """Weights in each slot where the log-density of `fit_density` holds."""
-        return torch.exp(self.basis @ coefficients) * self.fine
+        rate = torch.exp(self.basis @ coefficients)
+        return rate.repeat_interleave(self.axis.positions // rate.shape[1], dim=1) * self.fine
 
     def on_level(self, counts: Tensor) -> float:
         """Share of the weights that lie on a level, 0..1."""
@@ -118,7 +120,7 @@ def cut(axis: Axis, bits: int) -> Cells:
         high=torch.where(fine > 0, first + fine.long(), 0),
         upper=halves % 2 == 1,
         fine=fine,
-        basis=spline_basis((summed(u) / fine.clamp(min=1)).view(-1)).view(*shape, -1),
+        basis=_basis(summed(u), fine),
         on=_padded(told & (off < tolerance)),
         resolved=_padded(told),
     )
@@ -127,3 +129,13 @@ def cut(axis: Axis, bits: int) -> Cells:
 def _padded(mask: Tensor) -> Tensor:
     """0 and 1, float64, with a 0 for the bin of what is out of range."""
     return torch.nn.functional.pad(mask.double(), (0, 1))
+
+
+def _basis(sums: Tensor, fine: Tensor) -> Tensor:
+    """Splines at the mean u of some positions each, from the sums of u over each slot and its fine bins."""
+    halves, positions = fine.shape
+    together = positions
+    while together > 1 and float(fine.sum(1).max()) / HALF * together / positions > _STRETCH:
+        together //= 2
+    fine, sums = (values.view(halves, -1, together).sum(2) for values in (fine, sums))
+    return spline_basis((sums / fine.clamp(min=1)).view(-1)).view(*fine.shape, -1)

@@ -23,7 +23,7 @@ from quantguard.checkpoint.tensors import TORCH_DTYPES, read_rows, read_tensor
 from quantguard.scan.histogram import Counts, Lattice, count, dither_noise, dithered, lattice_of, rows_at_once
 from quantguard.scan.plan import Piece, Planned
 
-_TASTE: Final = 4096  # weights, at most, from each of a few pieces, that tell how finely values are stored
+_TASTE: Final = 128  # weights of each segment that tell how finely values are stored
 _AHEAD: Final = 256  # pieces that may be under way: the counts of their tensors are held, a megabyte each a thread
 
 OnBytes = Callable[[int, str], None]
@@ -35,6 +35,7 @@ class Tally:
 
     planned: Planned
     lattice: Lattice
+    sample: Tensor  # the sampled segments as stored, (segments, width); empty for what is no linear weight
     finite: bool = True
     parts: dict[int, Counts] = field(default_factory=dict)
     """Counts by the thread that made them, who adds to its own while they are in its cache."""
@@ -45,6 +46,12 @@ class Tally:
             self.parts[threading.get_ident()] = counts
         else:
             mine.add_(counts)
+
+    @property
+    def spread(self) -> Tensor:
+        """The sample put back between the values that can be stored, float32; zeros stay."""
+        values = dithered(self.sample.reshape(-1), dither_noise(self.lattice)).view(self.sample.shape)
+        return torch.where(self.sample == 0, torch.zeros(()), values)
 
     @property
     def counts(self) -> Counts | None:
@@ -98,12 +105,6 @@ class Reader:
             place.copy_(self.rows(planned, (range(row, row + 1),))[0, column : column + planned.width])
         return made
 
-    def lattice(self, planned: Planned) -> Lattice:
-        """How finely the values are stored, by a taste of them: a dtype may hold values of a coarser one."""
-        chosen = {planned.pieces[len(planned.pieces) * place // 4][0].start for place in range(4)}
-        tastes = [self.rows(planned, (range(row, row + 1),)).view(-1)[:_TASTE].cpu() for row in chosen]
-        return Lattice(min(lattice_of(taste).bits for taste in tastes))
-
     def _file(self, name: str) -> BinaryIO:
         files = self._thread.files
         if name not in files:
@@ -134,10 +135,11 @@ def tallies(
     with ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) as pool:
         try:
             for planned in plan:
-                lattice = reader.lattice(planned) if planned.linear else Lattice(0)
+                sample = reader.segments(planned) if planned.linear else torch.empty(0, 0)
+                lattice = lattice_of(sample[:, :_TASTE])
                 if lattice not in noises:
                     noises[lattice] = dither_noise(lattice, reader.device)
-                tally = Tally(planned, lattice)
+                tally = Tally(planned, lattice, sample)
                 pieces = planned.pieces[:1] if planned.transposed else planned.pieces
                 for place, piece in enumerate(pieces, 1):
                     task = pool.submit(_task, reader, tally, piece, noises[lattice], spread)
@@ -178,18 +180,3 @@ def _whole(reader: Reader, tally: Tally, noise: Tensor | None, spread: bool) -> 
         tally.add(counts)
         all_finite = all_finite and finite
     return all_finite
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Segments of rows, (segments, width)."""
-
-    stored: Tensor  # in the tensor's dtype
-    spread: Tensor  # float32, put back between the values that can be stored; zeros stay
-
-
-def sample_of(reader: Reader, planned: Planned, lattice: Lattice) -> Sample:
-    """The segments that were drawn of one tensor."""
-    stored = reader.segments(planned)
-    spread = dithered(stored.reshape(-1), dither_noise(lattice)).view(stored.shape)
-    return Sample(stored, torch.where(stored == 0, torch.zeros(()), spread))

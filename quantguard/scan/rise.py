@@ -85,10 +85,10 @@ def find_rise(observed: Tensor, expected: Tensor, *, widest: int | None = None) 
     total = float(observed.sum())
     if not total:
         return NOTHING
-    expected = expected * (total / expected.sum())
     positions = observed.shape[1]
     w = _windows(positions)
     o, e = _running(observed), _running(expected)
+    e *= total / e[-1]
     inner_o, inner_e = o[w.end] - o[w.begin], e[w.end] - e[w.begin]
     outer_o, outer_e = o[w.begin] - o[w.before], e[w.begin] - e[w.before]
     behind_o, behind_e = o[w.behind] - o[w.end], e[w.behind] - e[w.end]

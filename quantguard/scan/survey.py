@@ -19,7 +19,7 @@ from quantguard.scan.examine import NEAR_GRID, ON_GRID, Examined, examine_laid
 from quantguard.scan.formats import examine_positions, positions_of
 from quantguard.scan.outlier import Outliers, outliers_of
 from quantguard.scan.plan import Planned
-from quantguard.scan.reading import OnBytes, Reader, Tally, sample_of, tallies
+from quantguard.scan.reading import OnBytes, Reader, Tally, tallies
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +52,17 @@ class Survey:
 
     def take(self, tally: Tally, reader: Reader) -> None:
         """Examine one tensor under every grid."""
-        sample = sample_of(reader, tally.planned, tally.lattice)
-        discrete = few_values(sample.stored)
+        spread = tally.spread
+        discrete = few_values(tally.sample)
         examined = [replace(one, discrete=discrete) for one in self._schemes(tally, reader, lay=not discrete)]
         # On a grid already, or about it, a tensor has atoms and gaps wherever one looks.
         if tally.planned.formats and not discrete and not any(_about_grid(one) for one in examined):
-            for grid, observed in positions_of(sample.spread).items():
+            for grid, observed in positions_of(spread).items():
                 if observed.sum():
                     examined.append(examine_positions(grid, observed))
                     self.positions[grid] = self.positions.get(grid, torch.zeros(())) + observed
         planned = tally.planned
-        outliers = outliers_of(sample.spread)
+        outliers = outliers_of(spread)
         self.weights.append(Weight(planned.entry.name, planned.weights, tuple(examined), outliers, discrete))
 
     def together(self) -> Weight | None:
@@ -124,7 +124,6 @@ def _laid(tally: Tally) -> dict[Scheme, _Laid]:
         cells = cells_of(scheme, tally.lattice.bits)
         axis = cells.axis.counts
         observed, expected = cells.observed(running[axis]), cells.expected(densities[axis])
-        expected = expected * (observed.sum() / expected.sum())
         laid[scheme] = _Laid(cells, observed, expected, cells.on_level(axes[axis]))
     return laid
 
