@@ -126,16 +126,16 @@ def examine_laid(
 
     `narrow` looks for piles of a few positions only: the expectation is not good for more.
     """
-    total = float(observed.sum())
-    expected = expected * (total / max(float(expected.sum()), 1e-9))
+    upper_o, upper_e = observed[cells.upper].sum(0), expected[cells.upper].sum(0)  # (positions,)
+    o, e = observed.sum(0), expected.sum(0)
+    total = float(o.sum())
+    factor = total / max(float(e.sum()), 1e-9)
+    e, upper_e = e * factor, upper_e * factor
     about = int(2 * cells.axis.positions * (0.5 - _ABOUT))  # first position about the level
-    near = float(observed[:, about:].sum() / expected[:, about:].sum().clamp(min=1e-9))
-    crowded, crowded_z = _crowded(observed, expected)
-    away = torch.ones(cells.axis.positions, dtype=torch.float64)
-    if near >= NEAR_GRID:
-        away[about:] = 0
+    near = float(o[about:].sum() / e[about:].sum().clamp(min=1e-9))
+    crowded, crowded_z = _crowded(o, e)
     widest = max(1, _NARROW * cells.axis.positions // 256) if narrow else None
-    rise = find_rise(observed * away, expected * away, widest=widest)
+    rise = find_rise(observed, expected, widest=widest, until=about if near >= NEAR_GRID else None)
     return Examined(
         grid=cells.axis.grid,
         weights=int(total),
@@ -143,46 +143,48 @@ def examine_laid(
         near=near,
         crowded=crowded,
         crowded_z=crowded_z,
-        atoms=_atoms(observed, expected, cells.axis.positions),
+        atoms=_atoms(o, e, trimmed(observed, expected, *_atom_windows(cells.axis.positions))),
         rise=rise,
-        histogram=_histogram(observed, expected, cells),
+        histogram=PositionHistogram(
+            tuple(int(v) for v in _unfolded(o - upper_o, upper_o)),
+            tuple(round(v, 3) for v in _unfolded(e - upper_e, upper_e)),
+        ),
     )
 
 
-def _crowded(observed: Tensor, expected: Tensor) -> tuple[float, float]:
+def _crowded(o: Tensor, e: Tensor) -> tuple[float, float]:
     """Density in the first hundredth of the cell over that from 5 to 20 %, and its significance."""
-    positions = observed.shape[1]
+    positions = len(o)
     at, behind = slice(0, max(1, positions // 50)), slice(positions // 10, 2 * positions // 5)
-    parts = [float(part.sum()) for part in (observed[:, behind], expected[:, behind], observed[:, at], expected[:, at])]
+    parts = [float(part.sum()) for part in (o[behind], e[behind], o[at], e[at])]
     ratio = parts[2] / max(parts[3], 1e-9) / max(parts[0] / max(parts[1], 1e-9), 1e-9)
     return ratio, float(signed_root(*parts))
 
 
-def _atoms(observed: Tensor, expected: Tensor, positions: int) -> Rise:
+def _atom_windows(positions: int) -> tuple[slice, slice]:
+    """What lies a little beside the level, and the level."""
+    return slice(int(2 * positions * (0.5 - _BESIDE)), positions - 1), slice(positions - 1, positions)
+
+
+def _atoms(o: Tensor, e: Tensor, without_most: float) -> Rise:
     """Weights on the levels, over those a little beside them: a rise that ends on the level itself."""
-    beside, on = slice(int(2 * positions * (0.5 - _BESIDE)), positions - 1), slice(positions - 1, positions)
-    parts = [float(part[:, window].sum()) for window in (beside, on) for part in (observed, expected)]
+    positions = len(o)
+    parts = [float(part[window].sum()) for window in _atom_windows(positions) for part in (o, e)]
     outer_o, outer_e, inner_o, inner_e = parts
     level = outer_o / max(outer_e, 1e-9)
-    total = max(float(observed.sum()), 1.0)
     return Rise(
         z=float(signed_root(*parts)),
-        share=(inner_o - inner_e * level) / total,
+        share=(inner_o - inner_e * level) / max(float(o.sum()), 1.0),
         ratio=(inner_o + 1) / (inner_e * level + 1),
         begin=0.5 - 0.5 / positions,
         end=0.5,
         depleted=level,
-        trimmed=trimmed(observed, expected, beside, on),
+        trimmed=without_most,
         tests=1,
     )
 
 
-def _histogram(observed: Tensor, expected: Tensor, cells: Cells) -> PositionHistogram:
+def _unfolded(lower: Tensor, upper: Tensor) -> list[float]:
     """Positions from the lower boundary to the upper, before any smoothing."""
-
-    def unfolded(values: Tensor) -> list[float]:
-        lower, upper = values[~cells.upper].sum(0), values[cells.upper].sum(0).flip(0)
-        bins: list[float] = torch.cat([lower, upper]).view(POSITION_BINS, -1).sum(1).tolist()
-        return bins
-
-    return PositionHistogram(tuple(int(v) for v in unfolded(observed)), tuple(round(v, 3) for v in unfolded(expected)))
+    bins: list[float] = torch.cat([lower, upper.flip(0)]).view(POSITION_BINS, -1).sum(1).tolist()
+    return bins

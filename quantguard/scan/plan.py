@@ -12,7 +12,7 @@ from typing import Final
 from quantguard.checkpoint.layout import Checkpoint, TensorEntry, is_stored_transposed, linear_weights
 from quantguard.scan.histogram import PIECE, rows_at_once
 
-QUICK_SHARE: Final = 64  # one row in so many
+QUICK_SHARE: Final = 128  # one row in so many
 QUICK_LEAST: Final = 1 << 15  # weights of each tensor, or all that it has
 SAMPLE: Final = 1 << 15  # weights whose positions on the grids of other quantizers are looked at
 QUICK_SAMPLE: Final = 1 << 13

@@ -77,10 +77,10 @@ def _windows(positions: int) -> _Windows:
     return _Windows(before, begin, end, behind, (before == 0) & (end <= 2 * positions * _STRIP))
 
 
-def find_rise(observed: Tensor, expected: Tensor, *, widest: int | None = None) -> Rise:
+def find_rise(observed: Tensor, expected: Tensor, *, widest: int | None = None, until: int | None = None) -> Rise:
     """The most significant peak or cusp in weights laid over one another: two float64, (halves, positions).
 
-    `widest` leaves out windows of more positions.
+    `widest` leaves out windows of more positions; nothing is looked at from position `until` on.
     """
     total = float(observed.sum())
     if not total:
@@ -91,12 +91,14 @@ def find_rise(observed: Tensor, expected: Tensor, *, widest: int | None = None) 
     e *= total / e[-1]
     inner_o, inner_e = o[w.end] - o[w.begin], e[w.end] - e[w.begin]
     outer_o, outer_e = o[w.begin] - o[w.before], e[w.begin] - e[w.before]
-    behind_o, behind_e = o[w.behind] - o[w.end], e[w.behind] - e[w.end]
+    stop = positions if until is None else until
+    behind = np.clip(w.behind, w.end, np.maximum(w.end, stop))
+    behind_o, behind_e = o[behind] - o[w.end], e[behind] - e[w.end]
     level, level_behind = outer_o / np.maximum(outer_e, 1e-9), behind_o / np.maximum(behind_e, 1e-9)
     z = signed_root(outer_o, outer_e, inner_o, inner_e)
     steep = w.cusp & (inner_o > _STEEP * level * inner_e)
     share = (inner_o - inner_e * np.where(steep, level, np.maximum(level, level_behind))) / total
-    eligible = share > _LEAST
+    eligible = (share > _LEAST) & (w.end <= stop)
     if widest is not None:
         eligible &= w.end - w.begin <= widest
     if not eligible.any():

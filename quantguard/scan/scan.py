@@ -52,7 +52,7 @@ def scan(
         directory: of the model.
         device: where weights are counted.
         progress: told of the bytes read.
-        effort: quick looks at one in 64 rows of each weight, on bitsandbytes' grids (docs/scan.md: what it sees).
+        effort: quick looks at one in 128 rows of each weight, on bitsandbytes' grids (docs/scan.md: what it sees).
         seed: of what is sampled; None draws one, since an attacker who knew it would prepare the others.
         processes: that read shards side by side; None takes as many as shards and cores allow.
 
