@@ -103,7 +103,7 @@ def poisson_regression(counts: Tensor, basis: Tensor, exposure: Tensor, start: T
         step = np.linalg.solve((design * mean[:, None]).T @ design + penalty, slope)
         length = 1.0
         ahead, now = state(coefficients + step)
-        while now < best and length > 1e-4:
+        while now < best and length > 1e-10:
             length /= 2
             ahead, now = state(coefficients + length * step)
         if now < best:
