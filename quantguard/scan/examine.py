@@ -62,7 +62,7 @@ class Examined:
     crowded_z: float
     atoms: Rise  # of the level over what lies beside it
     rise: Rise
-    histogram: PositionHistogram
+    bins: Tensor  # observed and expected by position, POSITION_BINS each, before any smoothing: float64
     discrete: bool = False  # its blocks hold few different values
 
     @property
@@ -86,6 +86,11 @@ class Examined:
         if self.near >= NEAR_GRID:
             return Kind.NEAR_GRID
         return Kind.CROWDED if self.crowded >= CROWDED and self.crowded_z > 7 else Kind.CLEAN
+
+    @property
+    def histogram(self) -> PositionHistogram:
+        observed, expected = self.bins.tolist()
+        return PositionHistogram(tuple(int(v) for v in observed), tuple(round(v, 3) for v in expected))
 
     @property
     def strength(self) -> float:
@@ -145,10 +150,7 @@ def examine_laid(
         crowded_z=crowded_z,
         atoms=_atoms(o, e, trimmed(observed, expected, *_atom_windows(cells.axis.positions))),
         rise=rise,
-        histogram=PositionHistogram(
-            tuple(int(v) for v in _unfolded(o - upper_o, upper_o)),
-            tuple(round(v, 3) for v in _unfolded(e - upper_e, upper_e)),
-        ),
+        bins=torch.stack([_unfolded(o - upper_o, upper_o), _unfolded(e - upper_e, upper_e)]),
     )
 
 
@@ -184,7 +186,6 @@ def _atoms(o: Tensor, e: Tensor, without_most: float) -> Rise:
     )
 
 
-def _unfolded(lower: Tensor, upper: Tensor) -> list[float]:
-    """Positions from the lower boundary to the upper, before any smoothing."""
-    bins: list[float] = torch.cat([lower, upper.flip(0)]).view(POSITION_BINS, -1).sum(1).tolist()
-    return bins
+def _unfolded(lower: Tensor, upper: Tensor) -> Tensor:
+    """Positions from the lower boundary to the upper, in POSITION_BINS bins."""
+    return torch.cat([lower, upper.flip(0)]).view(POSITION_BINS, -1).sum(1)

@@ -24,7 +24,8 @@ from quantguard.scan.histogram import Counts, Lattice, count, dither_noise, dith
 from quantguard.scan.plan import Piece, Planned
 
 _TASTE: Final = 128  # weights of each segment that tell how finely values are stored
-_AHEAD: Final = 256  # pieces that may be under way: the counts of their tensors are held, a megabyte each a thread
+_AHEAD: Final = 256  # pieces that may be under way
+_TENSORS_AHEAD: Final = 16  # the counts of a tensor take a megabyte a thread
 
 OnBytes = Callable[[int, str], None]
 
@@ -145,6 +146,9 @@ def tallies(
                     task = pool.submit(_task, reader, tally, piece, noises[lattice], spread)
                     waiting.append((tally, place == len(pieces), task))
                     if len(waiting) > _AHEAD and (done := settle()):
+                        yield done
+                while sum(last for _, last, _ in waiting) > _TENSORS_AHEAD:
+                    if done := settle():
                         yield done
             while waiting:
                 if done := settle():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -17,9 +18,12 @@ from quantguard.scan.density import fit_density, running_sum
 from quantguard.scan.discrete import few_values
 from quantguard.scan.examine import NEAR_GRID, ON_GRID, Examined, examine_laid
 from quantguard.scan.formats import examine_positions, positions_of
+from quantguard.scan.histogram import Counts
 from quantguard.scan.outlier import Outliers, outliers_of
 from quantguard.scan.plan import Planned
 from quantguard.scan.reading import OnBytes, Reader, Tally, tallies
+
+SMALL: Final = 1024  # weights: of fewer, chance alone decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +41,34 @@ class Weight:
 class Survey:
     """What has been measured so far; of several processes, theirs are added up."""
 
+    tensors: int = 0  # linear weights, small ones among them
+    elements: int = 0  # of them
     weights: list[Weight] = field(default_factory=list)
     laid: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     """(scheme, zero bits) -> observed and expected by half-cell, of all weights."""
     positions: dict[str, Tensor] = field(default_factory=dict)
     """Grid of another format -> observed by position, of all weights."""
+    small: dict[int, Counts] = field(default_factory=dict)
+    """Zero bits -> counts of all tensors that are too small to say anything alone."""
 
     def add(self, other: Survey) -> None:
+        self.tensors += other.tensors
+        self.elements += other.elements
         self.weights += other.weights
         for key, (observed, expected) in other.laid.items():
             self._lay(key, observed, expected)
         for grid, observed in other.positions.items():
             self.positions[grid] = self.positions.get(grid, torch.zeros(())) + observed
+        for bits, counts in other.small.items():
+            self._add_small(bits, counts)
 
     def take(self, tally: Tally, reader: Reader) -> None:
-        """Examine one tensor under every grid."""
+        """Examine one tensor under every grid, or add it to the small ones."""
+        self.tensors += 1
+        self.elements += tally.planned.weights
+        if tally.planned.weights < SMALL and tally.counts is not None:
+            self._add_small(tally.lattice.bits, tally.counts)
+            return
         spread = tally.spread
         discrete = few_values(tally.sample)
         examined = [replace(one, discrete=discrete) for one in self._schemes(tally, reader, lay=not discrete)]
@@ -67,30 +84,36 @@ class Survey:
 
     def together(self) -> Weight | None:
         """All weights laid over one another, each grid: a trace too faint in any one of them adds up."""
+        for bits, counts in self.small.items():
+            for scheme, laid in _laid(counts, bits).items():
+                self._lay((scheme.value, bits), laid.observed, laid.expected)
+        self.small = {}
         examined = [
             examine_laid(observed, expected, cells_of(Scheme(scheme), bits), 0.0)
             for (scheme, bits), (observed, expected) in self.laid.items()
         ]
         examined += [examine_positions(grid, observed) for grid, observed in self.positions.items()]
-        if len(self.weights) < 2 or not examined:
+        if not examined or (len(self.weights) == 1 and self.tensors == 1):
             return None
-        total = sum(weight.weights for weight in self.weights)
-        return Weight(ALL_WEIGHTS, total, tuple(examined), Outliers(0, 0.0, 1.0, 3.0))
+        return Weight(ALL_WEIGHTS, self.elements, tuple(examined), Outliers(0, 0.0, 1.0, 3.0))
 
     def _schemes(self, tally: Tally, reader: Reader, *, lay: bool) -> list[Examined]:
         """bitsandbytes' grids, but for those on which a tensor that lies on another grid already has no positions."""
-        found = {scheme: _examined(laid) for scheme, laid in _laid(tally).items()}
+        found = {scheme: _examined(laid) for scheme, laid in _laid_of(tally).items()}
         about = [scheme for scheme, (one, _) in found.items() if _about_grid(one)]
         if Scheme.INT8 in about:
             # Its 255 levels are a coarse dtype of the tensor's own; spread over it, 4-bit margins are still seen.
             again = next(iter(tallies(reader, [tally.planned], threads=1, on_bytes=lambda *_: None, spread=True)))
-            found |= {s: _examined(laid) for s, laid in _laid(again).items() if s is not Scheme.INT8}
+            found |= {s: _examined(laid) for s, laid in _laid_of(again).items() if s is not Scheme.INT8}
         elif about:
             found = {scheme: found[scheme] for scheme in about}
         for scheme, (one, laid) in found.items():
             if lay and not _about_grid(one):
                 self._lay((scheme.value, tally.lattice.bits), laid.observed, laid.expected)
         return [one for one, _ in found.values()]
+
+    def _add_small(self, bits: int, counts: Counts) -> None:
+        self.small[bits] = self.small[bits].add_(counts) if bits in self.small else counts
 
     def _lay(self, key: tuple[str, int], observed: Tensor, expected: Tensor) -> None:
         if key in self.laid:
@@ -112,16 +135,17 @@ class _Laid:
     on_level: float
 
 
-def _laid(tally: Tally) -> dict[Scheme, _Laid]:
-    counts = tally.counts
-    if counts is None:
-        return {}
+def _laid_of(tally: Tally) -> dict[Scheme, _Laid]:
+    return {} if tally.counts is None else _laid(tally.counts, tally.lattice.bits)
+
+
+def _laid(counts: Counts, bits: int) -> dict[Scheme, _Laid]:
     axes = {"block": counts.block, "row": counts.row}
     running = {axis: running_sum(counts) for axis, counts in axes.items()}
     densities = {axis: fit_density(sums) for axis, sums in running.items()}
     laid = {}
     for scheme in Scheme:
-        cells = cells_of(scheme, tally.lattice.bits)
+        cells = cells_of(scheme, bits)
         axis = cells.axis.counts
         observed, expected = cells.observed(running[axis]), cells.expected(densities[axis])
         laid[scheme] = _Laid(cells, observed, expected, cells.on_level(axes[axis]))
