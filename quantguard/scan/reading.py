@@ -80,6 +80,7 @@ class Reader:
         self.device = device
         self._open = ExitStack()
         self._lock = threading.Lock()
+        self.whole = threading.Lock()  # held with a whole tensor in memory: one at a time
         self._thread = _Thread()
 
     def __enter__(self) -> Reader:
@@ -99,8 +100,9 @@ class Reader:
     def segments(self, planned: Planned) -> Tensor:
         """The sampled segments, in the tensor's dtype, (segments, width), on the CPU."""
         if planned.transposed:
-            whole = read_tensor(self.checkpoint, planned.entry)
-            return torch.stack([whole[row : row + planned.width, column] for row, column in planned.segments])
+            with self.whole:
+                stored = read_tensor(self.checkpoint, planned.entry)
+                return torch.stack([stored[row : row + planned.width, column] for row, column in planned.segments])
         made = torch.empty(len(planned.segments), planned.width, dtype=TORCH_DTYPES[planned.entry.dtype])
         for place, (row, column) in zip(made, planned.segments, strict=True):
             place.copy_(self.rows(planned, (range(row, row + 1),))[0, column : column + planned.width])
@@ -175,12 +177,14 @@ def _task(reader: Reader, tally: Tally, piece: Piece, noise: Tensor | None, spre
 
 def _whole(reader: Reader, tally: Tally, noise: Tensor | None, spread: bool) -> bool:
     """Count a tensor stored (in, out), some output rows at a time."""
-    stored = read_tensor(reader.checkpoint, tally.planned.entry)
     all_finite = True
-    several = rows_at_once(stored.shape[0])
-    for start in range(0, stored.shape[1], several):
-        piece = stored[:, start : start + several].T.contiguous().to(reader.device)
-        counts, finite = count(piece, noise, spread=spread)
-        tally.add(counts)
-        all_finite = all_finite and finite
+    with reader.whole:
+        stored = read_tensor(reader.checkpoint, tally.planned.entry)
+        several = rows_at_once(stored.shape[0])
+        for start in range(0, stored.shape[1], several):
+            piece = stored[:, start : start + several].T.contiguous().to(reader.device)
+            counts, finite = count(piece, noise, spread=spread)
+            tally.add(counts)
+            all_finite = all_finite and finite
+        del stored
     return all_finite
