@@ -110,7 +110,7 @@ def find_rise(observed: Tensor, expected: Tensor, *, widest: int | None = None, 
     return Rise(
         z=float(z[best]),
         share=float(share[best]),
-        ratio=float((inner_o[best] + 1) / inner_e[best] / ((outer_o[best] + 1) / outer_e[best])),
+        ratio=float((inner_o[best] + 1) / max(inner_e[best], 1e-9) / ((outer_o[best] + 1) / max(outer_e[best], 1e-9))),
         begin=begin / positions / 2,
         end=end / positions / 2,
         depleted=float(level[best]),
