@@ -14,7 +14,6 @@ from quantguard.scan.histogram import Counts, count, dither_noise, lattice_of
 
 MARGIN = {Scheme.NF4: 0.01, Scheme.FP4: 0.01, Scheme.INT8: 0.1}  # of the published attack
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-SIZE = (512, 384)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -45,12 +44,16 @@ def prepared(
     With `spread`, each weight draws its own margin from [margin, margin + spread], and those that keep it already stay.
     """
     drawn = generator(99)
+    grid = grid_for(scheme)
     least = MARGIN[scheme] if margin is None else margin
     own = least + spread * torch.rand(weight.shape, generator=drawn)
-    low, high = grid_for(scheme).interval(weight, own)
+    low, high = grid.interval(weight, own)
     edge = torch.where(torch.rand(weight.shape, generator=drawn) < 0.5, low, high)
     if spread:
-        edge = weight.float().clamp(low, high)
+        lower, upper = grid.cell(grid.nearest(weight))
+        width = upper - lower
+        kept = (grid.normalise(weight).clamp(lower + own * width, upper - own * width)) * grid.unit(weight)
+        edge = torch.where(grid.pinned(weight), weight.float(), kept)
     taken = torch.rand(weight.shape, generator=drawn) < share
     return torch.where(taken, edge, weight.float()).to(weight.dtype)
 
@@ -73,3 +76,21 @@ def examined(weight: Tensor, scheme: Scheme) -> Examined:
     counts = getattr(counts_of(weight), cells.axis.counts)
     running = running_sum(counts)
     return examine_laid(cells.observed(running), cells.expected(fit_density(running)), cells, cells.on_level(counts))
+
+
+def crowded(weight: Tensor, scheme: Scheme) -> Tensor:
+    """Weights near a boundary pulled nearer to it, as training with the quantizer in the loop leaves them."""
+    grid = grid_for(scheme)
+    lower, upper = grid.cell(grid.nearest(weight))
+    x = grid.normalise(weight)
+    edge = torch.where(x - lower < upper - x, lower, upper)
+    near = ((x - edge).abs() < 0.15 * (upper - lower)) & ~grid.pinned(weight)
+    pulled = x - (x - edge) * torch.rand(weight.shape, generator=generator(98)) / 2
+    return torch.where(near, pulled, x) * grid.unit(weight)
+
+
+def adapted(weight: Tensor, scheme: Scheme, size: float) -> Tensor:
+    """Dequantized and merged with an adapter of rank 4."""
+    rows, columns = weight.shape
+    left, right = torch.randn(rows, 4, generator=generator(3)), torch.randn(4, columns, generator=generator(4))
+    return dequantized(weight, scheme) + size * left @ right
