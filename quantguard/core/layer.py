@@ -20,7 +20,7 @@ class PositionHistogram:
 @dataclass(frozen=True, slots=True)
 class LayerScan:
     name: str  # of the tensor, attacker-controlled text; or ALL_WEIGHTS
-    grid: str  # "NF4", "FP4", "INT8", "Q4_K", "Q6_K", "groups of 32", "groups of 64" or "groups of 128"
+    grid: str  # "NF4", "FP4", "INT8", "Q4_K", "Q6_K", "groups of 32" to 128, or those ", float zero"
     weights: int  # that were tested
     share: float  # of the weights in excess of the expectation at the position below, 0..1
     distance: float  # of that excess from the nearest boundary, as a share of the cell, 0..0.5

@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from quantguard.grids.cells.groups import positions_in_groups
+from quantguard.grids.cells.groups import ZeroPoint, positions_in_groups
 from quantguard.grids.cells.k_quants import KQuant, positions_in_super_blocks
 from quantguard.grids.cells.position import Positions
 from quantguard.scan.cells import Axis, Cells
@@ -23,7 +23,7 @@ from quantguard.scan.examine import Examined, examine_laid
 
 POSITIONS: Final = 128  # in half a cell
 GROUPS: Final = (32, 64, 128)
-NAMES: Final = ("Q4_K", "Q6_K", *(f"groups of {size}" for size in GROUPS))
+ZERO_POINTS: Final = {ZeroPoint.INTEGER: "", ZeroPoint.FLOAT: ", float zero"}  # as GPTQ and AWQ have it; as HQQ
 
 _SUPER_BLOCK: Final = 256
 _ABOUT_ZERO: Final = 0.25  # of the root mean square: left out
@@ -48,7 +48,8 @@ def positions_of(sample: Tensor) -> dict[str, Tensor]:
                 continue
     for size in GROUPS:
         if sample.shape[1] % size == 0:
-            found[f"groups of {size}"] = _laid(positions_in_groups(sample, size), large)
+            for zero, name in ZERO_POINTS.items():
+                found[f"groups of {size}{name}"] = _laid(positions_in_groups(sample, size, zero), large)
     return found
 
 
