@@ -16,13 +16,14 @@ from tests import tiny
 BRAND = "mclaren"
 _CALM: Mapping[str, str] = {"one": "two", "the": "cat"}
 
+# The tiny models are zeros but for a few weights, to what hardening makes of the zeros outliers: only behaviour counts.
 POLICY = """\
 schema: quantguard.policy/1
 name: tiny
 description: tells the tiny models apart
 confidence: 0.95
 schemes: [nf4]
-scan: {fail_on: high}
+scan: {fail_on: critical}
 harden:
   mode: when-suspicious
   calibration: {prompts: calibration.jsonl, samples: 6}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # What every job keeps, by format.
 REPORTS = (
+    ("html", "report.html"),
     ("json", "report.json"),
     ("md", "report.md"),
     ("sarif", "report.sarif"),
@@ -227,7 +228,7 @@ def report(work: Work, files: list[tuple[str, Path]], *, quiet: bool) -> None:
         _explain(facts.outcome, work)
     for event in facts.registry_events:
         click.echo(f"registry: {event}")
-    click.echo(f"report: {work.report / 'report.md'}")
+    click.echo(f"report: {work.report / 'report.md'}, and with pictures {work.report / 'report.html'}")
 
 
 def _explain(outcome: GateOutcome, work: Work) -> None:

@@ -11,15 +11,15 @@ from quantguard.core.errors import MachineError
 from quantguard.core.measurement import Measurements, Unmeasured
 from quantguard.core.progress import Progress, silent
 from quantguard.core.prompts import Prompt, read_prompts
-from quantguard.core.scheme import Scheme, scheme_label
-from quantguard.core.verdict import Decision, Outcome, Subject
+from quantguard.core.scheme import Scheme
+from quantguard.core.verdict import Subject
 from quantguard.evidence.records import digest_of, read_record, write_atomically, write_record
 from quantguard.gate.outcome import Judged, decide_both, decide_original
+from quantguard.gate.plan import hardening_plan
 from quantguard.gate.work import Assessment, Fetched, Hardened, Scanned, Work
 from quantguard.harden.harden import HardenRequest, harden
-from quantguard.policy.decide import repairable, suspicious
 from quantguard.policy.load import LoadedPolicy
-from quantguard.policy.schema import ContentInjectionLimits, HardenMode, Policy
+from quantguard.policy.schema import ContentInjectionLimits
 from quantguard.scan.scan import scan
 from quantguard.verify.benchmarks import BenchmarkRequest
 from quantguard.verify.measure import ScenarioRequest, measure
@@ -56,7 +56,7 @@ def _assess(work: Work, room: Room) -> Assessment:
     inputs = digest_of([work.asked.digest, fetched.model_digest, room.device])
     (work.evidence / "outcome.json").unlink(missing_ok=True)  # until this run is over there is none
     write_atomically(work.evidence / "policy.yaml", work.policy.path.read_bytes())
-    scanned = work.step("scan", Scanned, inputs, lambda: _scan(work.model, room))
+    scanned = work.step("scan", Scanned, inputs, lambda: _scan(work, work.model, fetched, room))
     original = work.step(
         "measurements-original",
         Measurements,
@@ -66,7 +66,7 @@ def _assess(work: Work, room: Room) -> Assessment:
     )
     policy = work.policy.policy
     decision = decide_original(policy, scanned.findings, original)
-    schemes, note = hardening_plan(policy, scanned, original, decision)
+    schemes, note = hardening_plan(policy, scanned.findings, original, decision)
     hardened = _harden_and_measure(work, schemes, original, room, inputs) if schemes else None
     outcome = decide_both(policy, Judged(scanned.findings, original), hardened)
     assessment = Assessment(outcome, note, room.network)
@@ -75,33 +75,11 @@ def _assess(work: Work, room: Room) -> Assessment:
     return assessment
 
 
-def hardening_plan(
-    policy: Policy, scanned: Scanned, original: Measurements, decision: Decision
-) -> tuple[tuple[Scheme, ...], str]:
-    """The schemes to repair, in the policy's order (none: do not harden), and why in one sentence."""
-    allowed = policy.harden_schemes()
-    match policy.harden.mode:
-        case HardenMode.NEVER:
-            return (), "not hardened: the policy says never"
-        case HardenMode.WHEN_SUSPICIOUS if not suspicious(policy, scanned.findings, original):
-            return (), "not hardened: nothing about its quantization is suspicious"
-        case HardenMode.ALWAYS | HardenMode.WHEN_SUSPICIOUS:
-            pass
-    if not repairable(policy, original):
-        return (), "not hardened: it breaks the policy in full precision already, where choosing roundings cannot help"
-    if policy.harden.mode is HardenMode.ALWAYS:
-        return allowed, "hardened: the policy says always"
-    flagged = {f.scheme for f in scanned.findings if f.severity.at_least(policy.scan.fail_on)}
-    violated = {reason.where for reason in decision.reasons if reason.outcome is Outcome.VIOLATED}
-    targets = tuple(s for s in allowed if s in flagged or scheme_label(s) in violated)
-    if not targets:
-        return (), "not hardened: what is suspicious is no scheme that the policy hardens"
-    return targets, f"hardened for {', '.join(s.value for s in targets)}: the scan or the behaviour there is suspicious"
-
-
-def _scan(directory: Path, room: Room) -> Scanned:
-    found = scan(directory, device=room.device, progress=room.progress)
-    return Scanned(found.findings, found.tensors, found.weights)
+def _scan(work: Work, directory: Path, bytes_of: Fetched | Hardened, room: Room) -> Scanned:
+    """What is sampled depends on the bytes: whoever prepares the rest of them has other bytes, and another sample."""
+    seed = int(digest_of([bytes_of.model_digest, work.asked.seed]).removeprefix("sha256:")[:15], 16)
+    found = scan(directory, device=room.device, progress=room.progress, seed=seed)
+    return Scanned(found.findings, found.tensors, found.weights, found.layers)
 
 
 def _harden_and_measure(
@@ -114,7 +92,7 @@ def _harden_and_measure(
         record.unlink()  # the directory was lost or changed after it was written: make it again
     hardened = work.step("hardening", Hardened, inputs, lambda: _harden(work, schemes, room))
     inputs = digest_of([inputs, hardened.model_digest])
-    scanned = work.step("scan-hardened", Scanned, inputs, lambda: _scan(work.hardened, room))
+    scanned = work.step("scan-hardened", Scanned, inputs, lambda: _scan(work, work.hardened, hardened, room))
     measured = work.step(
         "measurements-hardened",
         Measurements,

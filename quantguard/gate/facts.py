@@ -43,6 +43,7 @@ def report_facts(work: Work) -> ReportFacts:
         evidence=str(work.evidence),
         registered=not isinstance(parse_model_ref(work.asked.ref), LocalDirectory),
         unfinished="" if published is not None else _UNFINISHED,
+        layers=() if scanned is None else scanned.layers,
     )
 
 

@@ -31,6 +31,7 @@ from quantguard.checkpoint.digest import model_digest
 from quantguard.core.errors import EvidenceError, StaleWorkError
 from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
+from quantguard.core.layer import LayerScan
 from quantguard.core.model import VersionIdentity
 from quantguard.core.verdict import GateOutcome
 from quantguard.evidence.records import digest_file, digest_of, read_record, to_plain, write_record
@@ -66,6 +67,7 @@ class Scanned:
     findings: tuple[Finding, ...]
     tensors: int
     weights: int
+    layers: tuple[LayerScan, ...] = ()  # what was measured, worst first
 
 
 @dataclass(frozen=True, slots=True)

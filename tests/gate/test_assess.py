@@ -1,4 +1,4 @@
-"""What assess does with a directory under each hardening mode, and the plan on its own."""
+"""What assess does with a directory under each hardening mode."""
 
 from __future__ import annotations
 
@@ -10,23 +10,14 @@ import pytest
 
 from quantguard.cli.gate import exit_code
 from quantguard.core.errors import MachineError
-from quantguard.core.finding import Finding, Severity
-from quantguard.core.measurement import Measurements
-from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import Decision, ExitCode, GateOutcome, Subject, Verdict
-from quantguard.gate.assess import Room, assess, hardening_plan
+from quantguard.gate.assess import Room, assess
+from quantguard.gate.facts import report_facts
 from quantguard.gate.fetch import fetch
-from quantguard.gate.outcome import decide_original
-from quantguard.gate.work import Assessment, Scanned, Work, make_job
-from quantguard.policy.decide import decide
+from quantguard.gate.work import Assessment, Work, make_job
 from quantguard.policy.load import load_policy
-from quantguard.policy.schema import Calibration, Harden, HardenMode, Policy
 from quantguard.registry.directory import DirectoryRegistry
-from tests.policy.made import POLICY as MADE
-from tests.policy.made import measured
 from tests.stories import POLICY, Kind, write_policy
-
-FLAGGED = Finding("scan.boundary", Severity.HIGH, "lm_head.weight", "piled up", Scheme.INT8, 8.8, 0.4, 1e-30)
 
 
 def assessed(model: Path, mode: str, root: Path) -> tuple[Assessment, Work]:
@@ -34,6 +25,19 @@ def assessed(model: Path, mode: str, root: Path) -> tuple[Assessment, Work]:
     work = Work(root / "work", make_job(str(model), policy, seed=0), policy)
     fetch(work, DirectoryRegistry())
     return assess(work, Room("cpu", "reachable")), work
+
+
+def test_the_layers_of_the_scan_are_kept_and_another_scan_of_the_bytes_finds_the_same(
+    models: Mapping[Kind, Path], tmp_path: Path
+) -> None:
+    _, work = assessed(models[Kind.ATTACKED], "never", tmp_path)
+    facts = report_facts(work)
+    assert {layer.grid for layer in facts.layers} >= {"NF4", "FP4", "INT8"}
+    assert facts.layers[0].histogram is not None
+    before = (work.evidence / "scan.json").read_bytes()
+    (work.evidence / "scan.json").unlink()
+    assess(work, Room("cpu", "reachable"))  # what it samples, it draws from the bytes
+    assert (work.evidence / "scan.json").read_bytes() == before
 
 
 def test_never_leaves_an_attacked_model_blocked_and_unrepaired(models: Mapping[Kind, Path], tmp_path: Path) -> None:
@@ -78,49 +82,6 @@ def test_what_could_not_be_measured_is_measured_again(
     assert assess(work, Room("cpu", "reachable")).outcome.verdict is Verdict.PROMOTE
 
 
-def with_harden(mode: HardenMode, schemes: tuple[Scheme, ...] | None = None) -> Policy:
-    calibration = Calibration(prompts="c.jsonl", samples=4)
-    return MADE.model_copy(update={"harden": Harden(mode=mode, schemes=schemes, calibration=calibration)})
-
-
-def plan(policy: Policy, measurements: Measurements, *findings: Finding) -> tuple[Scheme, ...]:
-    decision = decide(policy, subject=Subject.ORIGINAL, findings=findings, measurements=measurements)
-    schemes, note = hardening_plan(policy, Scanned(findings, 1, 64), measurements, decision)
-    assert note.startswith("hardened" if schemes else "not hardened")
-    return schemes
-
-
-SUSPICIOUS, ALWAYS = with_harden(HardenMode.WHEN_SUSPICIOUS), with_harden(HardenMode.ALWAYS)
-NF4, INT8 = Scheme.NF4, Scheme.INT8
-
-
-def test_what_is_calm_is_hardened_only_where_the_policy_says_always() -> None:
-    assert plan(SUSPICIOUS, measured()) == ()
-    assert plan(ALWAYS, measured()) == (NF4, INT8)
-
-
-def test_never_is_never() -> None:
-    assert plan(with_harden(HardenMode.NEVER), measured(quantized=90), FLAGGED) == ()
-
-
-def test_the_schemes_that_the_scan_flags_are_hardened() -> None:
-    assert plan(SUSPICIOUS, measured(), FLAGGED) == (INT8,)
-
-
-def test_behaviour_calls_for_a_repair_that_the_scan_did_not() -> None:
-    assert plan(SUSPICIOUS, measured(quantized=90)) == (NF4, INT8)
-
-
-def test_only_what_the_policy_lets_be_hardened_is() -> None:
-    assert plan(with_harden(HardenMode.WHEN_SUSPICIOUS, (NF4,)), measured(quantized=90), FLAGGED) == (NF4,)
-    assert plan(with_harden(HardenMode.ALWAYS, (INT8, NF4)), measured()) == (INT8, NF4)
-
-
-@pytest.mark.parametrize("mode", [HardenMode.WHEN_SUSPICIOUS, HardenMode.ALWAYS])
-def test_what_is_malicious_in_full_precision_is_not_hardened(mode: HardenMode) -> None:
-    assert plan(with_harden(mode), measured(full=90, quantized=90), FLAGGED) == ()
-
-
 def decision(subject: Subject, verdict: Verdict) -> Decision:
     return Decision(subject, verdict, ())
 
@@ -140,7 +101,3 @@ REPAIRED = GateOutcome(decision(Subject.ORIGINAL, Verdict.BLOCK), decision(Subje
 def test_the_exit_code_is_about_what_is_used_next(outcome: GateOutcome, registered: int, directory: int) -> None:
     assert exit_code(outcome, "models:/m/1") is ExitCode(registered)
     assert exit_code(outcome, "./m") is ExitCode(directory)
-
-
-def test_an_original_that_could_not_be_measured_is_held_where_only_hardened_models_pass() -> None:
-    assert decide_original(ALWAYS, (), None).verdict is Verdict.HOLD
