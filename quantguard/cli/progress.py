@@ -13,11 +13,31 @@ from contextlib import contextmanager
 from quantguard.core.progress import Progress, silent
 
 _EVERY = 5.0  # seconds between two lines of one stage in a log
+_BYTES = ", bytes"  # how a stage ends that counts bytes, not steps
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def printable(text: str) -> str:
     """`text` with control characters escaped: messages quote names that an attacker chose."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def title(stage: str) -> str:
+    """What a stage is called without what it counts."""
+    return stage.removesuffix(_BYTES)
+
+
+def amount(stage: str, done: int, total: int) -> str:
+    """How far a stage is: `3 of 7`; of one that counts bytes, in the unit of the total: `1.2 of 3.4 GB`."""
+    if not stage.endswith(_BYTES):
+        return f"{done} of {total}"
+    power = 0
+    # 999,950 is "1.0 MB", not "1000.0 kB": the unit changes where rounding would show four digits.
+    while power < len(_UNITS) - 1 and total >= 999.95 * 1000**power:
+        power += 1
+    if not power:
+        return f"{done} of {total} bytes"
+    return f"{done / 1000**power:.1f} of {total / 1000**power:.1f} {_UNITS[power]}"
 
 
 @contextmanager
@@ -33,13 +53,13 @@ def progress_shown(*, quiet: bool) -> Iterator[Progress]:
 
 def _bars() -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[amount]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[detail]}", markup=False),
     )
@@ -47,9 +67,10 @@ def _bars() -> Iterator[Progress]:
         tasks = {}
 
         def report(stage: str, done: int, total: int, detail: str = "") -> None:
+            said = amount(stage, done, total)
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total, detail="")
-            bars.update(tasks[stage], completed=done, total=total, detail=detail)
+                tasks[stage] = bars.add_task(title(stage), total=total, detail=detail, amount=said)
+            bars.update(tasks[stage], completed=done, total=total, detail=detail, amount=said)
 
         yield report
 
@@ -65,5 +86,5 @@ class _Lines:
         if done < total and now - self._last.get(stage, 0.0) < _EVERY:
             return
         self._last[stage] = now
-        sys.stderr.write(printable(f"{stage}: {done} of {total} {detail}".rstrip()) + "\n")
+        sys.stderr.write(printable(f"{title(stage)}: {amount(stage, done, total)} {detail}".rstrip()) + "\n")
         sys.stderr.flush()

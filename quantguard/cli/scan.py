@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from quantguard.cli.environment import enter_sealed_room
 from quantguard.cli.options import DIRECTORY, common, examples
@@ -83,11 +84,12 @@ def scan(
 ) -> int:
     """Look for weights prepared for a quantizer, and for files that must not be there.
 
-    Reads the safetensors of DIRECTORY one tensor at a time; the model is never built and nothing in it is run.
+    Reads the safetensors of DIRECTORY piece by piece; the model is never built and nothing in it is run. What is
+    sampled is drawn anew in every run, unless --seed is given.
 
     Exit code 0: nothing at or above --fail-on; 1: findings; 2: could not tell.
     """
-    del seed  # the scan is not random; the option is common to all commands
+    given = click.get_current_context().get_parameter_source("seed") is not ParameterSource.DEFAULT
     enter_sealed_room()
     from quantguard.checkpoint.digest import model_digest
     from quantguard.models.device import resolve_device
@@ -98,7 +100,13 @@ def scan(
 
     files = [parse_output(output) for output in outputs]
     with progress_shown(quiet=quiet) as progress:
-        found = scan_directory(directory, device=resolve_device(device), progress=progress, effort=Effort(effort))
+        found = scan_directory(
+            directory,
+            device=resolve_device(device),
+            progress=progress,
+            effort=Effort(effort),
+            seed=seed if given else None,  # whoever knew which weights are sampled would prepare the others
+        )
     digest = model_digest(directory) if found.tensors else ""
     facts = ReportFacts(str(directory), model_digest=digest, findings=found.findings, layers=found.layers)
     write_reports(facts, files)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,19 @@ def test_a_scan_shows_its_findings_its_layers_and_how_to_have_them_explained(run
 def test_no_layers_are_shown_where_none_are_asked_for(run: Run) -> None:
     ran = run("scan", canary_directory(CanaryKind.CLEAN), "--layers", "0", "--effort", "quick")
     assert (ran.code, ran.out) == (0, "0 findings in 21 linear weights of 417792 elements\n")
+
+
+def test_what_is_sampled_is_drawn_anew_unless_a_seed_is_given(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attacker who knew which weights are looked at would prepare the others."""
+    drawn: list[int] = []
+
+    def randbits(bits: int) -> int:
+        drawn.append(bits)
+        return 1
+
+    monkeypatch.setattr(secrets, "randbits", randbits)
+    command = ("scan", canary_directory(CanaryKind.CLEAN), "--effort", "quick", "--quiet")
+    assert run(*command, "--seed", "0").code == 0
+    assert drawn == []
+    assert run(*command).code == 0
+    assert len(drawn) == 1
