@@ -65,54 +65,67 @@ CHECKPOINT_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             "Speech and translation models force their first token by design.",
         ),
         "checkpoint.config_key": Rule(
-            "A configuration has a key that transformers does not know",
-            "A key of config.json or generation_config.json that no class of transformers reads, or a value that it "
-            "does not take. It may be read by another loader than the one that was measured, or switch on what the "
-            "measured model does not do.",
-            "Remove what your loader does not need, and compare the rest with the configuration of the base model.",
+            "A configuration has a key that nobody knows",
+            "A key of config.json or generation_config.json, at any depth, that no configuration of transformers and "
+            "none of the programs around it knows. transformers keeps it as an attribute and ignores it; another "
+            "loader, or a later version, may obey it, and a reader may take it for the key that decides.",
+            "Remove the key, or correct it where it is misspelt; compare the rest with the base model's configuration.",
             7.5,
             "Transformers' documentation of PretrainedConfig and GenerationConfig: a key that is not known becomes an "
-            "attribute all the same.",
-            "Keys that training tools, or newer versions of transformers than the one here, leave behind.",
+            "attribute all the same. Known are the words of the transformers installed here, and a list of those that "
+            "published models carry (quantguard/checkpoint/*_words.json).",
+            "Keys of an architecture that is newer than the list, or that a tool of your own leaves behind. Only names "
+            "are judged here, not values.",
         ),
         "checkpoint.chat_template": Rule(
             "The chat template reaches for more than the messages, or cannot be judged",
-            "A chat template is a Jinja program that sees every prompt. It can add or change instructions, react to a "
-            "trigger or to the date, and in a loader without a sandbox it can run any code: a backdoor beside the "
-            "weights that no measurement of the weights shows.",
-            "Read the template; take that of the base model, and register the result as a new version.",
+            "A chat template is a Jinja program that runs at every request, in a loader without a sandbox with all the "
+            "rights of its process. It is judged by its syntax tree and never rendered. Refused are other templates, "
+            "names that begin with an underscore or are put together, functions, methods and filters that no published "
+            "template needs, numbers and repetitions without bound, more than 64 KiB, and what does not parse.",
+            "Take the template of the base model, or rewrite it with what published ones use, and register the result "
+            "as a new version.",
             8.8,
             "Server-side template injection through chat templates: CVE-2024-34359 (llama-cpp-python), CVE-2026-5760 "
             "(SGLang, CERT/CC VU#915947); Jinja's documentation of its sandbox; transformers' documentation of chat "
             "templates.",
-            "Templates for tools and reasoning are long, have many branches, and some of them print today's date.",
+            "A template that needs a function or filter which none had so far. Which words a template adds to the "
+            "conversation is not judged here: that is measured with the model.",
         ),
         "checkpoint.vocabulary": Rule(
-            "The tokenizer's vocabulary is not plain",
-            "Tokens that are added, that are duplicates, that normalize to other text, or that the model has no row "
-            "for make a prompt mean to the model what nobody reads in it: a trigger or an answer may hide there.",
-            "Compare tokenizer.json and added_tokens.json with those of the base model.",
+            "The vocabulary does not match the weights, the configuration, or itself",
+            "The embedding has other rows than vocab_size says; a token has an id beyond them, which ends the process "
+            "that embeds it; or tokenizer.json, vocab.json, added_tokens.json and tokenizer_config.json give one id "
+            "two texts, or one text two ids. Two loaders then read one prompt as different words, and what was "
+            "measured is not what runs.",
+            "Save the model and its tokenizer again with save_pretrained, and compare both with those of the base "
+            "model.",
             7.5,
             "Transformers' documentation of tokenizers and added tokens.",
-            "Fine-tuning adds tokens for roles and tools, and embeddings are padded to round numbers of rows.",
+            "An added token too many, as gemma-3-1b is published with: a medium finding for that reason. An embedding "
+            "that is padded to a round number of rows is none, where vocab_size says so.",
         ),
         "checkpoint.dtype": Rule(
-            "Weights are stored in a type that is not the one they are used in",
-            "A loader casts such weights to the model's own type, and they are others afterwards than those that were "
-            "scanned: types of few bits are grids themselves, on which the tests of the scan mean little.",
-            "Store the weights in the type that they are used in: float32, float16 or bfloat16.",
+            "The loader would round the weights before it quantizes them",
+            "The dtype that config.json names cannot hold the values of the linear weights as they are stored, or it "
+            "names none while weights are stored in several. from_pretrained casts first: other weights are quantized "
+            "then than those that were scanned.",
+            "Store the weights in the dtype that is named, or name the dtype that they are stored in.",
             7.5,
             "Transformers' documentation of dtype in from_pretrained.",
-            "Buffers and quantization states of published models come in integer types.",
+            "Models that were trained in float32 and published with bfloat16 in their configuration: the rounding is "
+            "meant, and the weights that run are still not those in the file.",
         ),
         "checkpoint.alias": Rule(
-            "Two names share one weight, or one name has two",
-            "Where names and tied weights of the files and of the configuration disagree, loaders may choose "
-            "differently: what was scanned and measured under one name may not be what is used under the other.",
-            "Save the model again with save_pretrained, and register the result as a new version.",
+            "Two tensors may be loaded as one parameter",
+            "Their names differ in case or in the encoding of characters only, in the name of the base model before "
+            "them, or by a word that transformers renames (gamma and beta, weight_g and weight_v). Of two such "
+            "tensors the one that is loaded last wins, while the scan counts both.",
+            "Keep the tensor that is the model's: load the model, save it again with save_pretrained, and register the "
+            "result as a new version.",
             7.5,
-            "Safetensors' documentation of shared tensors; transformers' tie_word_embeddings.",
-            "Embeddings that are tied to the output layer and stored twice, with the same bytes.",
+            "Transformers' conversion_mapping.py, and base_model_prefix of its model classes.",
+            "A file into which two versions of one checkpoint were merged.",
         ),
         "checkpoint.unmeasured": Rule(
             "Weights in a format that is not measured",
