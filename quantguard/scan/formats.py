@@ -66,9 +66,13 @@ def examine_positions(grid: str, observed: Tensor) -> Examined:
 
 
 def _laid(found: Positions, large: Tensor) -> Tensor:
-    take = ~found.left_out & large
-    bins = (found.position[take] * 2 * POSITIONS).long().clamp(0, 2 * POSITIONS - 1)
+    position = found.position[~found.left_out & large]
+    bins = (position * 2 * POSITIONS).long().clamp(0, 2 * POSITIONS - 1)
     whole = torch.bincount(bins, minlength=2 * POSITIONS).double()
+    # What is on the level itself belongs to both halves: in one alone, atoms would look like an accident of it.
+    on = (position == 0.5).sum() / 2
+    whole[POSITIONS - 1] += on
+    whole[POSITIONS] -= on
     return torch.stack([whole[:POSITIONS], whole[POSITIONS:].flip(0)])
 
 
