@@ -17,7 +17,7 @@ from quantguard.report.summary import p_value_text
 
 RAMP: Final = "▁▂▃▄▅▆▇█"
 ASCII_RAMP: Final = "_.-:=+*#"  # for a terminal that knows no other characters
-COLUMNS: Final = 20  # of a line of these; five bins each
+COLUMNS: Final = 16  # of a line of these; four bins each
 _ON_LEVEL: Final = 0.4999  # of the cell from either boundary: where its level is
 _AT_BOUNDARY: Final = 0.02  # of the cell
 _MORE, _FEWER = 1.25, 0.8  # times the expectation: what lies between is not worth words

@@ -131,8 +131,8 @@ def hostile() -> ReportFacts:
     zero = replace(attacks[1], rate=Rate(0, 0, float("nan"), float("nan"), 0.95))
     benchmarks = (replace(base.benchmarks[1], task=NASTY), replace(base.benchmarks[2], drop=Unmeasured(NASTY)))
     reason = Reason(NASTY, Outcome.VIOLATED, NASTY, NASTY, NASTY)
-    odd = (float("nan"), float("inf"), 0.0, -1.0) * (POSITION_BINS // 4)
-    odd_histogram = PositionHistogram((0,) * POSITION_BINS, odd)
+    odd_numbers = (float("nan"), float("inf"), 0.0, -1.0) * (POSITION_BINS // 4)
+    odd_histogram = PositionHistogram((0,) * POSITION_BINS, odd_numbers)
     return replace(
         REPAIRED,
         model=NASTY,

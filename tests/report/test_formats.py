@@ -108,7 +108,7 @@ def test_markdown_lists_the_worst_finding_first() -> None:
 def test_markdown_draws_the_worst_layers_as_lines() -> None:
     text = render_markdown(ONLY_SCANNED)
     assert "## Layers, worst first" in text
-    assert "█▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂█   11.2 % at  1.5 %  NF4, layers.0.weight\n" in text
+    assert "█▂▂▂▂▂▂▂▂▂▂▂▂▂▂█   11.2 % at  1.5 %  NF4, layers.0.weight\n" in text
     assert "Layers" not in render_markdown(ReportFacts("dir", findings=(BOUNDARY,)))
 
 

@@ -17,6 +17,7 @@ from quantguard.report.layers import ASCII_RAMP, COLUMNS, RAMP, at_distance, cap
 from quantguard.report.write import FORMATS
 from tests.report.made import BOUNDARY, CALM, LAYERS, NASTY, PILED, UNSEEN, hostile, piled
 
+LAST = POSITION_BINS // 2 - 1  # bin beside the level, from either boundary
 COUNTS = st.lists(st.integers(0, 10**9), min_size=POSITION_BINS, max_size=POSITION_BINS).map(tuple)
 FLOATS = st.lists(st.floats() | st.floats(0, 1e9), min_size=POSITION_BINS, max_size=POSITION_BINS).map(tuple)
 LAYER = st.builds(
@@ -34,7 +35,7 @@ LAYER = st.builds(
 
 def test_a_pile_is_told_with_its_share_its_place_and_its_height() -> None:
     assert caption(PILED) == (
-        "An excess of 11.2 % of the weights lies about 1.5 % of a cell from the nearest boundary: 7.2 times what the "
+        "An excess of 11.2 % of the weights lies about 1.5 % of a cell from the nearest boundary: 7.3 times what the "
         "smooth density of the same weights puts there."
     )
 
@@ -51,19 +52,19 @@ def test_a_depleted_strip_is_no_pile() -> None:
 
 def test_an_emptied_boundary_is_told_beside_the_excess_further_in() -> None:
     emptied = piled(height=3, at=0)
-    moved = tuple(900 if place in (20, 79) else count for place, count in enumerate(emptied.observed))
+    moved = tuple(900 if place in (13, POSITION_BINS - 14) else count for place, count in enumerate(emptied.observed))
     layer = replace(PILED, distance=0.205, histogram=replace(emptied, observed=moved))
     assert caption(layer).endswith("puts there. At the boundary itself lie 0.0 times as many as expected.")
-    assert "itself" not in caption(replace(PILED, distance=0.205, histogram=piled(at=20)))
+    assert "itself" not in caption(replace(PILED, distance=0.205, histogram=piled(at=13)))
 
 
 def test_weights_on_their_levels_are_told_by_the_level() -> None:
-    atoms = replace(PILED, distance=0.5, histogram=piled(height=5000, at=49))
+    atoms = replace(PILED, distance=0.5, histogram=piled(height=5000, at=LAST))
     assert caption(atoms).startswith("An excess of 11.2 % of the weights lies on the levels themselves: 40")
 
 
 def test_what_a_quantizer_left_behind_is_told_without_alarm() -> None:
-    on_grid = replace(CALM, share=0.98, distance=0.5, histogram=piled(height=5000, at=49))
+    on_grid = replace(CALM, share=0.98, distance=0.5, histogram=piled(height=5000, at=LAST))
     assert caption(on_grid).startswith("Not suspicious: 40")
     assert caption(on_grid).endswith("lie on the levels, as in a model that was quantized before.")
     crowded = replace(CALM, distance=0.0, histogram=piled(height=300, at=0))
@@ -74,7 +75,7 @@ def test_an_excess_that_is_spread_is_told_so() -> None:
     assert caption(replace(PILED, histogram=piled(height=125))).startswith("No single pile: an excess of 11.2 %")
 
 
-@pytest.mark.parametrize("at", [0, 1, 17, 49])
+@pytest.mark.parametrize("at", [0, 1, 17, LAST])
 @pytest.mark.parametrize("offset", [0.0, 0.005, 0.0099])
 def test_a_pile_is_found_where_it_is_said_to_be(at: int, offset: float) -> None:
     bins = at_distance(piled(at=at), at / POSITION_BINS + offset)
