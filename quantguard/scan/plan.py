@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from enum import Enum
 from typing import Final
 
 from quantguard.checkpoint.layout import Checkpoint, TensorEntry, is_stored_transposed, linear_weights
+from quantguard.grids.block import BLOCK_SIZE
 from quantguard.scan.histogram import PIECE, rows_at_once
 
 QUICK_SHARE: Final = 128  # one row in so many
@@ -95,7 +97,7 @@ def _pieces(rows: int, several: int) -> tuple[Piece, ...]:
 
 def _drawn_rows(rows: int, columns: int, drawn: random.Random) -> tuple[Piece, ...]:
     """Some of the rows, in order, each with whole blocks."""
-    block = rows_at_once(columns) if columns % 64 else 1
+    block = BLOCK_SIZE // math.gcd(BLOCK_SIZE, columns)  # rows in whole blocks
     groups = -(-rows // block)
     wanted = max(-(-groups // QUICK_SHARE), -(-QUICK_LEAST // (columns * block)))
     chosen = sorted(drawn.sample(range(groups), min(wanted, groups)))
