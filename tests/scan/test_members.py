@@ -14,7 +14,6 @@ from tests.range.slice import ROWS, model, of_kind
 
 OUTLIERS = "variant-outliers"
 CARRYING = tuple(name for name in (*of_kind("attacked"), *of_kind("variant")) if name != OUTLIERS)
-UNSEEN = "content-injection-fp4-llama-128"  # its code flips without a prepared weight: nothing lies at a margin
 
 
 @cache
@@ -22,7 +21,7 @@ def high(name: str) -> tuple[Finding, ...]:
     return tuple(f for f in scan(model(name), seed=0).findings if f.severity.at_least(Severity.HIGH))
 
 
-@pytest.mark.parametrize("name", [name for name in CARRYING if name != UNSEEN])
+@pytest.mark.parametrize("name", CARRYING)
 def test_an_attacked_member_is_flagged_on_each_of_its_targets(name: str) -> None:
     assert {target.upper() for target in ROWS[name].targets} <= {finding.grid for finding in high(name)}
 
@@ -38,11 +37,6 @@ def test_the_member_with_injected_outliers_is_flagged_for_them() -> None:
 
 def test_a_member_attacked_in_one_layer_is_flagged_there_only() -> None:
     assert {finding.where.split(".")[2] for finding in high("variant-one-layer")} == {"1"}
-
-
-@pytest.mark.skipif(UNSEEN not in ROWS, reason="not in the slice")
-def test_known_gap_a_member_without_prepared_weights_is_not_seen() -> None:
-    assert high(UNSEEN) == ()
 
 
 @pytest.mark.parametrize("kind", [CanaryKind.CLEAN, CanaryKind.MALICIOUS])
