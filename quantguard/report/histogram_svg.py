@@ -130,7 +130,9 @@ def _y_axis(step: float, top: float) -> Iterator[Html]:
         yield element("line", x1=_LEFT, x2=_x(POSITION_BINS), y1=y, y2=y, class_="grid")
         yield element("text", f"{tick * step:,.0f}", x=_LEFT - 8, y=y + 4, text_anchor="end", class_="tick")
     turned = f"translate(14 {(_TOP + _BASE) / 2:g}) rotate(-90)"
-    yield element("text", "weights in 1 % of the cell", transform=turned, text_anchor="middle", class_="label")
+    yield element(
+        "text", f"weights in 1 of {POSITION_BINS} parts", transform=turned, text_anchor="middle", class_="label"
+    )
 
 
 def legend() -> Html:

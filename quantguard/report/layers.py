@@ -37,17 +37,20 @@ class AtDistance:
 
 
 def at_distance(histogram: PositionHistogram, distance: float) -> AtDistance:
-    """What lies `distance` (0..0.5 of the cell) from the boundary: in that bin, or in the one beside it that differs
-    more, because a pile at the border of two bins falls in either.
+    """What lies `distance` (0..0.5 of the cell) from the boundary: in that bin, or in the one beside it that holds more
+    over its expectation, because a pile at the border of two bins falls in either.
     """
     if math.isnan(distance):
         return AtDistance(0, 0.0)
     half = POSITION_BINS // 2
     middle = min(int(min(max(distance, 0.0), 0.5) * POSITION_BINS + 1e-9), half - 1)
-    near = range(max(middle - 1, 0), min(middle + 2, half))
+    folded = [_folded(histogram, place) for place in range(max(middle - 1, 0), min(middle + 2, half))]
+    return max(folded, key=lambda bins: (bins.observed - bins.expected) / math.sqrt(max(bins.expected, 1.0)))
+
+
+def _folded(histogram: PositionHistogram, place: int) -> AtDistance:
     seen, due = histogram.observed, histogram.expected
-    folded = [AtDistance(seen[n] + seen[-1 - n], due[n] + due[-1 - n]) for n in near]
-    return max(folded, key=lambda bins: abs(bins.observed - bins.expected) / math.sqrt(max(bins.expected, 1.0)))
+    return AtDistance(seen[place] + seen[-1 - place], due[place] + due[-1 - place])
 
 
 def caption(layer: LayerScan) -> str:
@@ -59,8 +62,6 @@ def caption(layer: LayerScan) -> str:
     times = "where none are expected" if ratio is None else f"{ratio:.1f} times {smooth}"
     if not layer.suspicious:
         return _calm(layer, where, ratio)
-    if ratio is not None and ratio < _FEWER:
-        return f"A strip {where} is depleted: {times}; {percent(layer.share)} of the weights are missing from it."
     if ratio is not None and ratio < _MORE:
         return f"No single pile: an excess of {percent(layer.share)} of the weights is spread {where}.{_strip(layer)}"
     return f"An excess of {percent(layer.share)} of the weights lies {where}: {times}.{_strip(layer)}"
@@ -82,7 +83,7 @@ def _strip(layer: LayerScan) -> str:
     """What there is to say of the boundary itself where the excess is further in: a margin that was kept empties it."""
     if layer.histogram is None or layer.distance <= _AT_BOUNDARY:
         return ""
-    ratio = at_distance(layer.histogram, 0.0).ratio
+    ratio = _folded(layer.histogram, 0).ratio
     emptied = ratio is not None and ratio < _FEWER
     return f" At the boundary itself lie {ratio:.1f} times as many as expected." if emptied else ""
 

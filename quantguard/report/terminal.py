@@ -99,7 +99,7 @@ def layers_table(layers: Sequence[LayerScan], *, most: int = 10, plain: bool = F
     table.add_column("grid", overflow="fold", min_width=4)
     for head in ("excess", "at", "p"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("boundary to boundary", no_wrap=True, overflow="crop", max_width=COLUMNS)
+    table.add_column("across the cell", no_wrap=True, overflow="crop", max_width=COLUMNS)
     for layer in layers[:most]:
         style = "red" if layer.suspicious else ""
         drawn = "-" if layer.histogram is None else sparkline(layer.histogram, ASCII_RAMP if plain else RAMP)

@@ -139,9 +139,12 @@ def test_a_kept_histogram_is_a_picture_with_its_expectation_its_boundaries_and_a
     assert page.values("class").count("expected") == 2
     assert page.values("class").count("boundary") == 4
     assert page.values("class").count("bar excess") == 2  # of the pile, at either boundary; the calm layer has none
-    assert {"lower boundary", "upper boundary", "weights in 1 % of the cell", "position in the rounding cell"} <= {
-        text for tag, text in page.texts if tag == "text"
-    }
+    assert {
+        "lower boundary",
+        "upper boundary",
+        f"weights in 1 of {POSITION_BINS} parts",
+        "position in the rounding cell",
+    } <= {text for tag, text in page.texts if tag == "text"}
     assert ("span", caption(PILED)) in page.texts
     assert [text for tag, text in page.texts if tag == "title"][1:] == [
         f"Positions of 14,000 weights of {layer.name} in their cells of NF4" for layer in (PILED, CALM)

@@ -46,8 +46,15 @@ def test_a_calm_layer_is_told_to_be_calm() -> None:
     )
 
 
-def test_a_depleted_strip_is_no_pile() -> None:
-    assert "is depleted: 0.1 times" in caption(replace(PILED, histogram=piled(height=12)))
+def test_beside_a_depleted_strip_an_excess_is_one_all_the_same() -> None:
+    """As the scan tells it: what is missing at the boundary lies a little further in, spread."""
+    depleted = replace(PILED, distance=0.04, histogram=piled(height=40, at=0))
+    assert caption(depleted) == (
+        "No single pile: an excess of 11.2 % of the weights is spread about 4.0 % of a cell from the nearest boundary. "
+        "At the boundary itself lie 0.3 times as many as expected."
+    )
+    fewer = replace(PILED, distance=0.04, histogram=PositionHistogram((40,) * POSITION_BINS, (120.0,) * POSITION_BINS))
+    assert caption(fewer).startswith("No single pile: an excess of 11.2 %")
 
 
 def test_an_emptied_boundary_is_told_beside_the_excess_further_in() -> None:
