@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from statistics import median
 
-from scan_bases import DTYPES
+from scan_bases import DTYPES, Base
 from scan_cases import SCHEMES
 from scan_run import Results
 from scan_stats import area, exact_interval, smallest_seen
@@ -169,16 +170,14 @@ def power(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def strengths(results: Results, base: object, target: str, dtype: str) -> list[tuple[float, float]]:
-    """Median strength over the seeds by share, as far as all seeds were tried."""
+def strengths(results: Results, base: Base, target: str, dtype: str) -> list[tuple[float, float]]:
+    """Median strength by share, over the seeds with which it was tried."""
     found: dict[float, list[float]] = defaultdict(list)
-    seeds = 0
     for case, seen in results.group("power"):
         if case.base == base and case.how and case.how.target == target and case.dtype == dtype:
-            seeds += 1
             for one in seen:
                 found[one.share].append(one.strength())
-    return [(share, sorted(v)[len(v) // 2]) for share, v in sorted(found.items()) if len(v) == seeds]
+    return [(share, median(values)) for share, values in sorted(found.items())]
 
 
 def other_ways(results: Results) -> str:
@@ -195,20 +194,24 @@ def other_ways(results: Results) -> str:
 
 
 def adaptive(results: Results) -> str:
-    """One line for each thing an attacker may try."""
-    lines = [
-        [
-            case.name,
-            f"{100 * one.share:g} %" if case.how else "-",
-            f"{one.strength():.2f}",
-            _alarms(one) or "none",
-            _remarks(one),
-        ]
-        for case, seen in results.group("adaptive")
-        for one in seen
-    ]
-    head = ["what is done (way, margin, grid, dtype)", "of the weights", "strength", "alarms (weights)", "remarks"]
-    return f"Adaptive attackers.\n\n{_markdown(head, lines)}" if lines else ""
+    """What an attacker may try: the strength, and what is said of it, by grid and dtype."""
+    lines: dict[str, dict[str, str]] = defaultdict(dict)
+    for case, seen in results.group("adaptive"):
+        for one in seen:
+            share = f" of {one.share:.0%} of the weights" if len(seen) > 1 else ""
+            way = f"{case.how.way}, {100 * (case.how.margin or 0):g} %{share}" if case.how else "outliers"
+            target = GRIDS.get(case.how.target, case.how.target) if case.how else f"{case.outliers:.0%} of the groups"
+            lines[f"{way} | {target}"][case.dtype] = _said(one)
+    table = [[*key.split(" | "), *(found.get(dtype, "-") for dtype in DTYPES)] for key, found in lines.items()]
+    head = ["what is done, margin", "grid", *DTYPES]
+    return f"Adaptive attackers.\n\n{_markdown(head, table)}" if lines else ""
+
+
+def _said(seen: Seen) -> str:
+    """The strength, the rules of the alarms in bold, and other rules."""
+    loud = dict.fromkeys(rule.removeprefix("scan.") for rule, _, _ in seen.alarms)
+    quiet = dict.fromkeys(rule.removeprefix("scan.") for rule, _, _ in seen.remarks)
+    return ", ".join([f"{seen.strength():.2f}", *(f"**{rule}**" for rule in loud), *quiet])
 
 
 def _alarms(seen: Seen) -> str:
