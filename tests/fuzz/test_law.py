@@ -101,7 +101,7 @@ def test_who_keeps_it_is_let_be(root: Path) -> None:
 def test_a_breach_is_counted_and_kept(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk, kept = Disk(tmp_path / "d"), tmp_path / "kept"
     warm_up(disk)
-    monkeypatch.setattr("quantguard.scan.scan.require_finite", lambda *_: (root.parent / "secret").read_text())
+    monkeypatch.setattr("quantguard.scan.scan._require_testable", lambda *_: (root.parent / "secret").read_text())
     tally = soak(disk, "models", range(20), 0, kept)
     assert tally.inputs == sum(tally.said.values()) == 20
     assert 0 < len(tally.broken) <= tally.outside
