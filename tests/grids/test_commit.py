@@ -60,7 +60,7 @@ def test_large_matrices_commit_exactly(scheme: Scheme, dtype: torch.dtype) -> No
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_weights_well_inside_their_chosen_cell_keep_their_bits(scheme: Scheme) -> None:
-    weight = torch.randn(20, 128, generator=torch.Generator().manual_seed(5))
+    weight = torch.randn(400, 128, generator=torch.Generator().manual_seed(5))
     grid = grid_for(scheme)
     committed = commit(grid, weight, grid.nearest(weight))
     inside = (grid.position_in_cell(weight) - 0.5).abs() < 0.3
