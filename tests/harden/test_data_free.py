@@ -233,11 +233,21 @@ def test_real_bitsandbytes_returns_the_chosen_levels_and_the_backdoor_is_gone(me
 
 
 @pytest.mark.parametrize("method", DATA_FREE)
-@pytest.mark.parametrize("scheme", [Scheme.NF4, Scheme.INT8])
-def test_a_clean_model_does_not_look_prepared_afterwards(scheme: Scheme, method: str, tmp_path: Path) -> None:
+def test_a_clean_model_does_not_look_prepared_afterwards(method: str, tmp_path: Path) -> None:
     """It will be registered, and gated again one day."""
-    harden(canary_directory(CanaryKind.CLEAN), tmp_path / "out", HardenRequest((scheme,), (), method=method))
-    assert [finding.message for finding in scan(tmp_path / "out").findings] == []
+    harden(canary_directory(CanaryKind.CLEAN), tmp_path / "out", HardenRequest((Scheme.NF4,), (), method=method))
+    assert [finding.message for finding in scan(tmp_path / "out", seed=0).findings] == []
+
+
+@pytest.mark.parametrize("method", ["flipguard", "flipguard-low"])
+def test_known_gap_reversals_under_int8_leave_a_strip_that_the_scan_takes_for_a_margin(
+    method: str, tmp_path: Path
+) -> None:
+    """INT8 decides by the float16 of a weight, and what is moved across goes a float16 or two beyond the boundary."""
+    harden(canary_directory(CanaryKind.CLEAN), tmp_path / "out", HardenRequest((Scheme.INT8,), (), method=method))
+    found = scan(tmp_path / "out", seed=0).findings
+    assert {finding.rule for finding in found} <= {"scan.boundary", "scan.depleted"}
+    assert {finding.scheme for finding in found} == {Scheme.INT8}
 
 
 @pytest.mark.parametrize("method", DATA_FREE)
