@@ -173,7 +173,7 @@ def test_a_model_that_would_fill_the_memory_is_ended_alone(
     """A config may claim any size: the loader allocates it before it looks at the weights."""
     model = write_story(Kind.CLEAN, tmp_path / "model")
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "vocab_size": 40_000_000}))
+    (model / "config.json").write_text(json.dumps({**config, "intermediate_size": 40_000_000}))
     identity = register_directory(mlflow_server.uri, fresh_name("huge"), model)
     ran = new_runner(model=str(identity), memory="2g").run()
     assert (ran.code, ran.outputs["verdict"]) == (2, "HOLD"), ran.log
