@@ -67,29 +67,23 @@ def fresh_benign() -> Iterator[Case]:
 
 
 def fresh_prepared() -> Iterator[Case]:
-    """A tenth and all of the weights at the published margin; margins drawn for all of them; Q4_K's levels."""
-    dtypes = cycle(DTYPES)
+    """A tenth and all of the weights at the published margin; margins drawn for all of them; Q4_K's levels.
+
+    Each in every dtype: a way that is tried in one dtype only says nothing about the way.
+    """
     bases = [(replace(shape, density=d), "as it is") for shape, d in zip(_SHAPES, DENSITIES, strict=False)]
-    for (base, change), target in product([*bases, (MINILM, "rotated")], SCHEMES):
+    for (base, change), target, dtype in product([*bases, (MINILM, "rotated")], SCHEMES, DTYPES):
         for how, share in (
             (Preparation(target), 0.1),
             (Preparation(target), 1.0),
             (Preparation(target, "pushed", 0.3), 1.0),
         ):
-            dtype = next(dtypes)
             name = f"{base} {change}, {target} {how.way} {share:.0%}, {dtype}"
             yield Case(name, "fresh prepared", base, change, dtype, how, (share,))
-    for density, share in product(DENSITIES, (0.1, 0.5)):
-        base, dtype = replace(_SHAPES[-1], density=density), next(dtypes)
-        yield Case(
-            f"{base}, {Q4_K} {share:.0%}, {dtype}",
-            "fresh prepared",
-            base,
-            "as it is",
-            dtype,
-            Preparation(Q4_K),
-            (share,),
-        )
+    for density, share, dtype in product(DENSITIES, (0.1, 0.5), DTYPES):
+        base, how = replace(_SHAPES[-1], density=density), Preparation(Q4_K)
+        name = f"{base}, {Q4_K} {share:.0%}, {dtype}"
+        yield Case(name, "fresh prepared", base, "as it is", dtype, how, (share,))
 
 
 def power() -> Iterator[Case]:

@@ -21,7 +21,7 @@ _OUTLIERS = "variant-outliers"  # its own rule, no positions
 
 def tables(results: Results) -> str:
     """All of them, one under the other."""
-    parts = [areas(results), alarms(results), attacked(results), starts(results)]
+    parts = [areas(results), alarms(results), fresh(results), attacked(results), starts(results)]
     parts += [power(results), other_ways(results), adaptive(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -115,6 +115,17 @@ def alarms(results: Results) -> str:
     told = "\n".join(f"- {line}" for line in said)
     head = ["set", "checkpoints with an alarm", "95 % (exact)", "linear weights"]
     return f"Alarms at the shipped thresholds.\n\n{_markdown(head, lines)}\n\n{told}"
+
+
+def fresh(results: Results) -> str:
+    """The fresh prepared checkpoints with an alarm, by grid, way and dtype."""
+    lines: dict[tuple[str, str], dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for case, seen in results.single("fresh prepared"):
+        if case.how:
+            way = f"{case.how.way}, {seen.share:.0%} of the weights"
+            lines[GRIDS[case.how.target], way][case.dtype].append(seen.alarmed)
+    table = [[*key, *(f"{sum(found[d])} of {len(found[d])}" for d in DTYPES)] for key, found in lines.items()]
+    return "Fresh, with an alarm.\n\n" + _markdown(["grid", "way", *DTYPES], table) if table else ""
 
 
 def attacked(results: Results) -> str:
