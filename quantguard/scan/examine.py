@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Final
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from quantguard.core.layer import POSITION_BINS, PositionHistogram
@@ -69,7 +69,7 @@ class Examined:
     def p_value(self) -> float:
         """Chance of the most significant rise or atom, Bonferroni over the windows; 0..1."""
         strongest = max(self.rise, self.atoms, key=lambda rise: rise.z)
-        return min(1.0, strongest.tests * float(stats.norm.sf(strongest.z)))
+        return min(1.0, strongest.tests * float(special.ndtr(-strongest.z)))
 
     def kind(self, p_value: float) -> Kind:
         """What this is, given the p-value corrected over all weights and grids."""
@@ -131,11 +131,11 @@ def examine_laid(
 
     `narrow` looks for piles of a few positions only: the expectation is not good for more.
     """
-    upper_o, upper_e = observed[cells.upper].sum(0), expected[cells.upper].sum(0)  # (positions,)
-    o, e = observed.sum(0), expected.sum(0)
-    total = float(o.sum())
-    factor = total / max(float(e.sum()), 1e-9)
-    e, upper_e = e * factor, upper_e * factor
+    sides = torch.stack([~cells.upper, cells.upper]).double()  # (2, halves)
+    lower_o, upper_o = sides @ observed  # (positions,)
+    total = float(lower_o.sum() + upper_o.sum())
+    lower_e, upper_e = (sides @ expected) * (total / max(float(expected.sum()), 1e-9))
+    o, e = lower_o + upper_o, lower_e + upper_e
     about = int(2 * cells.axis.positions * (0.5 - _ABOUT))  # first position about the level
     near = float(o[about:].sum() / e[about:].sum().clamp(min=1e-9))
     crowded, crowded_z = _crowded(o, e)
@@ -150,7 +150,7 @@ def examine_laid(
         crowded_z=crowded_z,
         atoms=_atoms(o, e, trimmed(observed, expected, *_atom_windows(cells.axis.positions))),
         rise=rise,
-        bins=torch.stack([_unfolded(o - upper_o, upper_o), _unfolded(e - upper_e, upper_e)]),
+        bins=torch.stack([_unfolded(lower_o, upper_o), _unfolded(lower_e, upper_e)]),
     )
 
 

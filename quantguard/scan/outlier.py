@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import torch
+import numpy as np
 from torch import Tensor
 
 GROUP: Final = 32  # consecutive inputs of a row
@@ -34,20 +34,20 @@ class Outliers:
 
 def outliers_of(sample: Tensor) -> Outliers:
     """Of segments of rows, float32, (segments, width); a last group that is not whole is left out."""
-    whole = sample.shape[1] // GROUP * GROUP
-    groups = sample[:, :whole].reshape(-1, GROUP).abs()
-    largest = groups.topk(2, dim=1).values  # (groups, 2)
+    values = sample.numpy()
+    whole = values.shape[1] // GROUP * GROUP
+    groups = np.abs(values[:, :whole]).reshape(-1, GROUP)
+    largest = np.partition(groups, (GROUP - 2, GROUP - 1), axis=1)[:, -2:]  # (groups, 2), the largest last
+    # A group with a single weight that is not zero was pruned, not injected into.
     largest = largest[largest[:, 0] > 0]
     if not len(largest):
         return Outliers(0, 0.0, 1.0, 3.0)
-    # A group with a single weight that is not zero was pruned, not injected into.
-    ratio = largest[:, 0] / largest[:, 1]
-    ratio = ratio[torch.isfinite(ratio)]
-    centred = sample.double() - sample.double().mean()
-    spread = float(centred.square().mean())
+    ratio = largest[:, 1] / largest[:, 0]
+    square = np.square(values - values.mean(dtype=np.float64), dtype=np.float64)
+    spread = float(square.mean())
     return Outliers(
         groups=len(ratio),
-        alone=float((ratio >= ALONE).double().mean()) if len(ratio) else 0.0,
-        ratio=float(ratio.median()) if len(ratio) else 1.0,
-        kurtosis=float(centred.pow(4).mean()) / spread**2 if spread else 3.0,
+        alone=float((ratio >= ALONE).mean()),
+        ratio=float(np.median(ratio)),
+        kurtosis=float(np.square(square).mean()) / spread**2 if spread else 3.0,
     )

@@ -116,9 +116,12 @@ class Survey:
         self.small[bits] = self.small[bits].add_(counts) if bits in self.small else counts
 
     def _lay(self, key: tuple[str, int], observed: Tensor, expected: Tensor) -> None:
+        """Add to what is laid there, in place; the first ones are kept, and are the caller's no more."""
         if key in self.laid:
-            observed, expected = observed + self.laid[key][0], expected + self.laid[key][1]
-        self.laid[key] = (observed, expected)
+            self.laid[key][0].add_(observed)
+            self.laid[key][1].add_(expected)
+        else:
+            self.laid[key] = (observed, expected)
 
 
 def _about_grid(one: Examined) -> bool:
