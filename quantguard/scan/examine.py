@@ -25,7 +25,7 @@ ON_GRID: Final = 0.95  # of the weights on a level: the tensor was quantized and
 ATOMS: Final = 0.01  # of the weights, in excess on the levels alone
 ATOMS_RATIO: Final = 2.0  # of the density on the levels over that beside them
 NEAR_GRID: Final = 2.0  # times the expected weights within a tenth of a cell of a level: merged after dequantization
-GATHERED: Final = 0.5  # of the weights at one position: in a tensor of few values, its own atoms are less
+CARRIED: Final = 0.9  # of the weights whose half-cells show a rise: in a tensor of few values, its atoms are in 0.7
 NEAR_SHARE: Final = 0.02  # of the weights in excess, where most lie about their levels and the rest is their tails
 CROWDED: Final = 1.2  # times as dense at the boundary as behind: trained with the quantizer, or hardened
 _DEVIATIONS: Final = 6.0  # about what SIGNIFICANCE is, corrected over a small model
@@ -120,8 +120,11 @@ class Examined:
         return matters and self.near < NEAR_GRID and not self.discrete
 
     def _scattered(self) -> bool:
-        """Few different values, as another format leaves them, which lie at no one position."""
-        return self.discrete and self.rise.share < GATHERED
+        """Few different values, as another format leaves them, which lie at no one position in every cell.
+
+        A tensor that is wholly prepared has few values too: those at the two ends of each cell.
+        """
+        return self.discrete and self.rise.carried < CARRIED
 
 
 def examine_laid(

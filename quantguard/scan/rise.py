@@ -29,7 +29,8 @@ Counted = Array | np.float64 | float
 _WIDTHS: Final = (1, 2, 4, 8, 16, 32, 64, 128)  # positions of a half-cell of 256
 _FURTHEST: Final = 0.46  # of the cell: nearer to the level lie the weights of honest quantized models
 _STRIP: Final = 0.08  # of the cell: a cusp is seen this near to the boundary
-_STEEP: Final = 1.4  # times the density, over a cusp
+_STEEP: Final = 1.4  # times the density, over a cusp and in a half-cell that carries a peak
+_ABOUT: Final = 2  # times nearer to the boundary and further from it: what of a half-cell belongs to a window
 _DROPPED: Final = 8  # one in so many half-cells, those with most, may not carry a rise alone
 _LEAST: Final = 0.002  # of the weights: smaller excesses are not looked for
 
@@ -46,6 +47,7 @@ class Rise:
     depleted: float  # density of the window nearer to the boundary relative to the expectation, 0 where it is empty
     trimmed: float  # z without the eighth of the half-cells that carries most of it
     tests: int  # windows tried
+    carried: float = 0.0  # share of the weights whose half-cell shows it by itself, 0..1
 
 
 NOTHING: Final = Rise(0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1)
@@ -116,7 +118,21 @@ def find_rise(observed: Tensor, expected: Tensor, *, widest: int | None = None, 
         depleted=float(level[best]),
         trimmed=trimmed(observed, expected, slice(int(w.before[best]), begin), slice(begin, end)),
         tests=len(z),
+        carried=_carried(observed, expected, begin, end),
     )
+
+
+def _carried(observed: Tensor, expected: Tensor, begin: int, end: int) -> float:
+    """Share of the weights in half-cells that are dense about a window, each beside its own whole.
+
+    A margin is a share of the cell, and a level need not be in its middle: from twice as near to twice as far, it is in
+    the window of every half-cell.
+    """
+    o, e = observed.numpy(), expected.numpy()
+    about = slice(begin // _ABOUT, min(_ABOUT * end, o.shape[1]))
+    all_o, all_e = o.sum(axis=1), e.sum(axis=1)
+    dense = o[:, about].sum(axis=1) * all_e > _STEEP * e[:, about].sum(axis=1) * all_o
+    return float(all_o[dense].sum() / max(all_o.sum(), 1.0))
 
 
 def trimmed(observed: Tensor, expected: Tensor, outer: slice, inner: slice) -> float:
