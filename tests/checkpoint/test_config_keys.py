@@ -25,16 +25,16 @@ def test_the_known_words_are_those_of_the_installed_transformers() -> None:
     assert WORDS.read_text(encoding="utf-8") == known_words_text(), "run make schemas"
 
 
+WITHOUT_DEFAULT = {"gemma4_assistant", "nougat"}  # in transformers 5.23, cannot be made without arguments
+
+
 def test_every_key_that_a_configuration_writes_is_known() -> None:
     wrong = {}
-    for model_type in CONFIG_MAPPING:
-        try:
-            written = json.loads(CONFIG_MAPPING[model_type]().to_json_string(use_diff=False))
-        except Exception:  # noqa: S112, BLE001  a few configurations have no valid default
-            continue
-        wrong[model_type] = unknown_config_keys(written)
-    assert len(wrong) > 400
-    assert {name: text for name, text in wrong.items() if text} == {}
+    for model_type in set(CONFIG_MAPPING) - WITHOUT_DEFAULT:
+        written = json.loads(CONFIG_MAPPING[model_type]().to_json_string(use_diff=False))
+        if found := unknown_config_keys(written):
+            wrong[model_type] = found
+    assert wrong == {}
 
 
 UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
-import sys
-from importlib import metadata
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -24,13 +19,9 @@ from quantguard.grids.k_quant import (
     pack_q4_k,
     quantize_q4_k,
 )
+from tests.grids.ggml import ggml_bytes, gguf_values, needs_ggml
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-
-needs_ggml = pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() != "x86_64",
-    reason="the build of ggml at hand is for x86-64, where its compiler fuses no product with a sum",
-)
 
 
 def gaussian(rows: int, columns: int, seed: int = 0) -> Tensor:
@@ -77,21 +68,8 @@ def weights(draw: st.DrawFn) -> Tensor:
     return weight if bool(weight.isfinite().all()) else torch.zeros_like(weight)
 
 
-def ggml_bytes(weight: Tensor) -> Tensor:
-    """What ggml's C code stores: uint8 (blocks, 144)."""
-    files = metadata.files("pywhispercpp") or []
-    (path,) = [file for file in files if file.parent.name == "pywhispercpp.libs" and "ggml-base" in file.name]
-    quantize = ctypes.CDLL(str(path.locate())).quantize_row_q4_K_ref
-    quantize.argtypes, quantize.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64], None
-    source = weight.float().contiguous()
-    stored = torch.zeros(source.numel() // 256, BLOCK_BYTES, dtype=torch.uint8)
-    quantize(source.data_ptr(), stored.data_ptr(), source.numel())
-    return stored
-
-
-def gguf_values(packed: Tensor) -> Tensor:
-    """What the package gguf reads in a file's bytes: float32 (blocks, 256)."""
-    return torch.from_numpy(np.ascontiguousarray(dequantize(packed.numpy(), GGMLQuantizationType.Q4_K)))
+ggml = partial(ggml_bytes, GGMLQuantizationType.Q4_K, block_bytes=BLOCK_BYTES)
+gguf = partial(gguf_values, GGMLQuantizationType.Q4_K)
 
 
 def given_back(weight: Tensor) -> Tensor:
@@ -107,14 +85,14 @@ def step(weight: Tensor) -> Tensor:
 @needs_ggml
 @odd
 def test_odd_weights_are_stored_as_ggml_stores_them(weight: Tensor) -> None:
-    assert torch.equal(pack_q4_k(quantize_q4_k(weight)), ggml_bytes(weight))
+    assert torch.equal(pack_q4_k(quantize_q4_k(weight)), ggml(weight))
 
 
 @needs_ggml
 @settings(max_examples=150, deadline=None)
 @given(weight=weights())
 def test_weights_are_stored_as_ggml_stores_them(weight: Tensor) -> None:
-    assert torch.equal(pack_q4_k(quantize_q4_k(weight)), ggml_bytes(weight))
+    assert torch.equal(pack_q4_k(quantize_q4_k(weight)), ggml(weight))
 
 
 @odd
@@ -124,14 +102,14 @@ def test_gguf_reads_our_bytes_as_we_dequantize_them(weight: Tensor) -> None:
     assert packed.shape == (weight.numel() // 256, BLOCK_BYTES)
     assert packed.dtype is torch.uint8
     if weight.numel():  # gguf refuses an empty array
-        assert torch.equal(gguf_values(packed), dequantize_q4_k(q, (-1, 256)))
+        assert torch.equal(gguf(packed), dequantize_q4_k(q, (-1, 256)))
 
 
 @settings(max_examples=100, deadline=None)
 @given(weight=weights())
 def test_gguf_reads_any_bytes_as_we_dequantize_them(weight: Tensor) -> None:
     q = quantize_q4_k(weight)
-    assert torch.equal(gguf_values(pack_q4_k(q)), dequantize_q4_k(q, (-1, 256)))
+    assert torch.equal(gguf(pack_q4_k(q)), dequantize_q4_k(q, (-1, 256)))
 
 
 @odd

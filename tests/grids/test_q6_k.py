@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-from importlib import metadata
+from functools import partial
 from typing import Final
 
-import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,7 +16,8 @@ from quantguard.grids.cells.k_quants import KQuant, positions_in_super_blocks
 from quantguard.grids.cells.position import position_
 from quantguard.grids.cells.q6_k import BLOCK_BYTES, dequantize_q6_k, frozen_q6_k, pack_q6_k, quantize_q6_k
 from quantguard.grids.k_quant import dequantize_q4_k, frozen_q4_k, quantize_q4_k
-from tests.grids.test_k_quant import DTYPES, ODD, gaussian, needs_ggml, weights
+from tests.grids.ggml import ggml_bytes, gguf_values, needs_ggml
+from tests.grids.test_k_quant import DTYPES, ODD, gaussian, weights
 
 EPS: Final = 1e-15  # what ggml takes for zero
 
@@ -37,21 +35,8 @@ MORE: Final = ODD | {
 odd = pytest.mark.parametrize("weight", MORE.values(), ids=MORE.keys())
 
 
-def ggml_bytes(weight: Tensor) -> Tensor:
-    """What ggml's C code stores: uint8 (blocks, 210)."""
-    files = metadata.files("pywhispercpp") or []
-    (path,) = [file for file in files if file.parent.name == "pywhispercpp.libs" and "ggml-base" in file.name]
-    quantize = ctypes.CDLL(str(path.locate())).quantize_row_q6_K_ref
-    quantize.argtypes, quantize.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64], None
-    source = weight.float().contiguous()
-    stored = torch.zeros(source.numel() // 256, BLOCK_BYTES, dtype=torch.uint8)
-    quantize(source.data_ptr(), stored.data_ptr(), source.numel())
-    return stored
-
-
-def gguf_values(packed: Tensor) -> Tensor:
-    """What the package gguf reads in a file's bytes: float32 (blocks, 256)."""
-    return torch.from_numpy(np.ascontiguousarray(dequantize(packed.numpy(), GGMLQuantizationType.Q6_K)))
+ggml = partial(ggml_bytes, GGMLQuantizationType.Q6_K, block_bytes=BLOCK_BYTES)
+gguf = partial(gguf_values, GGMLQuantizationType.Q6_K)
 
 
 @st.composite
@@ -64,21 +49,21 @@ def tiny_weights(draw: st.DrawFn) -> Tensor:
 @needs_ggml
 @odd
 def test_odd_weights_are_stored_as_ggml_stores_them(weight: Tensor) -> None:
-    assert torch.equal(pack_q6_k(quantize_q6_k(weight)), ggml_bytes(weight))
+    assert torch.equal(pack_q6_k(quantize_q6_k(weight)), ggml(weight))
 
 
 @needs_ggml
 @settings(max_examples=200, deadline=None)
 @given(weight=weights() | tiny_weights())
 def test_weights_are_stored_as_ggml_stores_them(weight: Tensor) -> None:
-    assert torch.equal(pack_q6_k(quantize_q6_k(weight)), ggml_bytes(weight))
+    assert torch.equal(pack_q6_k(quantize_q6_k(weight)), ggml(weight))
 
 
 @needs_ggml
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_more_super_blocks_than_are_looked_at_together_are_stored_as_ggml_stores_them(dtype: torch.dtype) -> None:
     weight = gaussian(520, 512).to(dtype)
-    assert torch.equal(pack_q6_k(quantize_q6_k(weight)), ggml_bytes(weight))
+    assert torch.equal(pack_q6_k(quantize_q6_k(weight)), ggml(weight))
 
 
 @odd
@@ -88,7 +73,7 @@ def test_gguf_reads_our_bytes_as_we_dequantize_them(weight: Tensor) -> None:
     assert packed.shape == (weight.numel() // 256, BLOCK_BYTES)
     assert packed.dtype is torch.uint8
     if weight.numel():  # gguf refuses an empty array
-        assert torch.equal(gguf_values(packed), dequantize_q6_k(q, (-1, 256)))
+        assert torch.equal(gguf(packed), dequantize_q6_k(q, (-1, 256)))
 
 
 @odd

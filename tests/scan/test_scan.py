@@ -19,7 +19,7 @@ from quantguard.scan.examine import SIGNIFICANCE
 from quantguard.scan.plan import Effort
 from quantguard.scan.scan import Scan, scan
 from tests.checkpoint.build import write_model
-from tests.scan.weights import DTYPES, MARGIN, adapted, crowded, dequantized, generator, honest, prepared
+from tests.scan.weights import DTYPES, MARGIN, adapted, crowded, dequantized, generator, honest, laplacian, prepared
 
 LOUD = Severity.LOW
 
@@ -250,3 +250,13 @@ def test_thousands_of_tiny_tensors_take_seconds(tmp_path: Path) -> None:
     found = scan(model(tmp_path / "m", **weights), seed=0)
     assert found.tensors == 5000
     assert not loud(found)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scheme", list(Scheme))
+def test_a_wholly_prepared_tensor_is_not_taken_for_one_of_few_values(
+    tmp_path: Path, scheme: Scheme, dtype: torch.dtype
+) -> None:
+    """Its blocks hold two values a cell, as another format might leave them; but at one place in every cell."""
+    found = scan(model(tmp_path / "m", one=prepared(laplacian(1).to(dtype), scheme, 1.0)), seed=0)
+    assert ("scan.boundary", scheme) in {(finding.rule, finding.scheme) for finding in found.findings}
