@@ -95,8 +95,13 @@ def count(piece: Tensor, noise: Tensor | None, *, spread: bool = False) -> tuple
 
 def rows_at_once(columns: int) -> int:
     """Rows of a piece: PIECE weights or fewer, and whole blocks."""
-    aligned = BLOCK_SIZE // math.gcd(BLOCK_SIZE, columns)
+    aligned = rows_of_blocks(columns)
     return max(1, PIECE // (columns * aligned)) * aligned
+
+
+def rows_of_blocks(columns: int) -> int:
+    """The fewest rows that are whole blocks."""
+    return BLOCK_SIZE // math.gcd(BLOCK_SIZE, columns)
 
 
 def dithered(flat: Tensor, noise: Tensor | None) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,7 @@ from enum import Enum
 from typing import Final
 
 from quantguard.checkpoint.layout import Checkpoint, TensorEntry, is_stored_transposed, linear_weights
-from quantguard.grids.block import BLOCK_SIZE
-from quantguard.scan.histogram import PIECE, rows_at_once
+from quantguard.scan.histogram import PIECE, rows_at_once, rows_of_blocks
 
 QUICK_SHARE: Final = 128  # one row in so many
 QUICK_LEAST: Final = 1 << 15  # weights of each tensor, or all that it has
@@ -97,7 +95,7 @@ def _pieces(rows: int, several: int) -> tuple[Piece, ...]:
 
 def _drawn_rows(rows: int, columns: int, drawn: random.Random) -> tuple[Piece, ...]:
     """Some of the rows, in order, each with whole blocks."""
-    block = BLOCK_SIZE // math.gcd(BLOCK_SIZE, columns)  # rows in whole blocks
+    block = rows_of_blocks(columns)
     groups = -(-rows // block)
     wanted = max(-(-groups // QUICK_SHARE), -(-QUICK_LEAST // (columns * block)))
     chosen = sorted(drawn.sample(range(groups), min(wanted, groups)))

@@ -61,14 +61,12 @@ def scan(
             found, they are returned instead and the weights are not opened.
     """
     unsafe = unsafe_files(directory)
-    refused = tuple(f for f in unsafe if f.severity.at_least(Severity.HIGH))
-    if refused:
-        return Scan(_worst_first(refused), 0, 0)
+    if refused := _refused(unsafe):
+        return Scan(refused, 0, 0)
     checkpoint = open_checkpoint(directory)
     unsafe += inconsistent(checkpoint)
-    refused = tuple(f for f in unsafe if f.severity.at_least(Severity.HIGH))
-    if refused:
-        return Scan(_worst_first(refused), 0, 0)
+    if refused := _refused(unsafe):
+        return Scan(refused, 0, 0)
     _require_testable(checkpoint)
     plan = planned(checkpoint, effort, secrets.randbits(63) if seed is None else seed)
     linear = [one for one in plan if one.linear]
@@ -119,6 +117,11 @@ def _require_testable(checkpoint: Checkpoint) -> None:
                 path=checkpoint.root,
                 remedy="store weights as float32, float16 or bfloat16",
             )
+
+
+def _refused(unsafe: Sequence[Finding]) -> tuple[Finding, ...]:
+    """What keeps the weights from being opened."""
+    return _worst_first([finding for finding in unsafe if finding.severity.at_least(Severity.HIGH)])
 
 
 def _worst_first(found: Sequence[Finding]) -> tuple[Finding, ...]:
