@@ -89,8 +89,8 @@ class Examined:
 
     @property
     def histogram(self) -> PositionHistogram:
-        observed, expected = self.bins.tolist()
-        return PositionHistogram(tuple(int(v) for v in observed), tuple(round(v, 3) for v in expected))
+        observed, expected = self.bins
+        return PositionHistogram(tuple(observed.long().tolist()), tuple(expected.round(decimals=3).tolist()))
 
     @property
     def strength(self) -> float:
@@ -134,10 +134,10 @@ def examine_laid(
 
     `narrow` looks for piles of a few positions only: the expectation is not good for more.
     """
-    sides = torch.stack([~cells.upper, cells.upper]).double()  # (2, halves)
-    lower_o, upper_o = sides @ observed  # (positions,)
+    lower_o, upper_o = observed[~cells.upper].sum(0), observed[cells.upper].sum(0)  # (positions,)
     total = float(lower_o.sum() + upper_o.sum())
-    lower_e, upper_e = (sides @ expected) * (total / max(float(expected.sum()), 1e-9))
+    expected = expected * (total / max(float(expected.sum()), 1e-9))
+    lower_e, upper_e = expected[~cells.upper].sum(0), expected[cells.upper].sum(0)
     o, e = lower_o + upper_o, lower_e + upper_e
     about = int(2 * cells.axis.positions * (0.5 - _ABOUT))  # first position about the level
     near = float(o[about:].sum() / e[about:].sum().clamp(min=1e-9))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -74,8 +75,9 @@ def scan(
         raise CheckpointError(
             "no linear weight to scan", path=directory, remedy="is this a language model's directory?"
         )
-    measured = _survey(checkpoint, plan, device, processes, _Bytes(plan, progress))
-    rows = judge(measured)
+    with _single_threaded() as threads:
+        measured = _survey(checkpoint, plan, device, processes, threads, _Bytes(plan, progress))
+        rows = judge(measured)
     found = (*findings(measured, rows), *unsafe)
     return Scan(_worst_first(found), len(linear), sum(one.weights for one in linear), layers(rows))
 
@@ -93,18 +95,28 @@ class _Bytes:
         self._progress("scan, bytes", self._done, self._total, name)
 
 
-def _survey(
-    checkpoint: Checkpoint, plan: Sequence[Planned], device: str, processes: int | None, on_bytes: _Bytes
-) -> Survey:
+@contextmanager
+def _single_threaded() -> Iterator[int]:
+    """Within it each operation has one thread; how many torch was set to, for work that is done side by side.
+
+    Pieces are counted side by side, and what follows is too short to be divided.
+    """
     threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _survey(
+    checkpoint: Checkpoint, plan: Sequence[Planned], device: str, processes: int | None, threads: int, on_bytes: _Bytes
+) -> Survey:
     several = processes_for(plan, os.cpu_count() or 1) if processes is None else processes
     if several > 1 and device == "cpu":
         each = max(1, threads // several)
         return survey_in_processes(checkpoint, plan, processes=several, threads=each, device=device, on_bytes=on_bytes)
-    try:
-        return survey(checkpoint, plan, device=device, threads=threads, on_bytes=on_bytes)
-    finally:
-        torch.set_num_threads(threads)
+    return survey(checkpoint, plan, device=device, threads=threads, on_bytes=on_bytes)
 
 
 def _require_testable(checkpoint: Checkpoint) -> None:
