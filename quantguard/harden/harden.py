@@ -7,7 +7,6 @@ the weight keeps its value. Weights that decide a block's or row's scale under a
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from quantguard.checkpoint.layout import Checkpoint, TensorEntry, linear_weights, open_checkpoint
+from quantguard.checkpoint.layout import open_checkpoint
 from quantguard.checkpoint.rewrite import rewrite
-from quantguard.checkpoint.tensors import TORCH_DTYPES
-from quantguard.core.errors import HardenError, UsageError
+from quantguard.core.errors import UsageError
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.progress import Progress, silent
 from quantguard.core.prompts import Prompt
@@ -31,11 +29,10 @@ from quantguard.grids.grid import grid_for
 from quantguard.harden.calibration import Batch, batches, calibration_texts
 from quantguard.harden.flipguard import LOWER, UPPER, flipguard
 from quantguard.harden.interface import Method, Problem
+from quantguard.harden.layers import load_rebuilt, require_levels, stored_weights
 from quantguard.harden.noise import noise
 from quantguard.harden.quantguard import quantguard
-from quantguard.models.load import LoadedModel, load_model
-from quantguard.models.quantized import dequantized_weight, quantized_layers
-from quantguard.models.safe_directory import rebuild
+from quantguard.models.load import LoadedModel
 from quantguard.models.threads import threads_for
 
 METHODS: Final[Mapping[str, Method]] = {
@@ -74,16 +71,16 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
         raise UsageError(f"no hardening method {request.method!r}", remedy=f"known: {', '.join(METHODS)}")
     checkpoint = open_checkpoint(directory)
     torch.manual_seed(request.seed)
-    loaded = _load(directory, None, request.device, beside=out)
+    loaded = load_rebuilt(directory, None, request.device, beside=out)
     loaded.model.requires_grad_(False)
-    original = _stored_weights(checkpoint, loaded)
+    original = stored_weights(checkpoint, loaded)
     with threads_for(loaded.model, request.device):
         repair = _solve(loaded, original, request, progress)
     weights = repair.weights
     rewrite(checkpoint, out, lambda entry, _: weights[entry.name].cpu(), frozenset(weights))
     try:
         for scheme in request.schemes:
-            _require_levels(out, scheme, weights, repair.levels[scheme], request.device)
+            require_levels(out, scheme, weights, repair.levels[scheme], request.device)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
@@ -95,42 +92,6 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
         seconds=time.monotonic() - started,
         losses=repair.losses,
     )
-
-
-def _load(directory: Path, scheme: Scheme | None, device: str, *, beside: Path) -> LoadedModel:
-    """Load through a rebuilt directory, made beside `beside` so that the weights can be linked instead of copied."""
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".quantguard-", dir=beside.parent) as scratch:
-        clean = Path(scratch) / "model"
-        rebuild(directory, clean)
-        return load_model(clean, scheme=scheme, device=device)
-
-
-def _stored_weights(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, Tensor]:
-    """The linear weights that the files and the built model agree on, by name.
-
-    What is left out here but quantized by bitsandbytes is refused by name at the end (`_require_levels`).
-    """
-    modules = {f"{name}.weight": module for name, module in loaded.model.named_modules()}
-    parameters = {name: module.weight for name, module in modules.items() if isinstance(module, torch.nn.Linear)}
-    candidates: dict[str, TensorEntry] = {entry.name: entry for entry in linear_weights(checkpoint)}
-    weights = {
-        name: parameters[name].detach()
-        for name, entry in candidates.items()
-        if name in parameters and tuple(parameters[name].shape) == entry.shape
-    }
-    for name, weight in weights.items():
-        if weight.dtype is not TORCH_DTYPES[candidates[name].dtype]:
-            raise HardenError(
-                f"{name} is stored as {candidates[name].dtype}, but config.json loads it as {weight.dtype}",
-                path=checkpoint.root,
-                remedy="save the model again, in one dtype",
-            )
-    if not weights:
-        raise HardenError(
-            "no linear weight to harden", path=checkpoint.root, remedy="this architecture's layers are not supported"
-        )
-    return weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,34 +160,6 @@ def _yielding(moved: Tensor, before: Tensor, earlier: Mapping[Scheme, Tensor]) -
     for scheme, chosen in earlier.items():
         moved = torch.where(grid_for(scheme).nearest(moved) == chosen, moved, before)
     return moved
-
-
-def _require_levels(
-    out: Path, scheme: Scheme, weights: Mapping[str, Tensor], levels: Mapping[str, Tensor], device: str
-) -> None:
-    """Load what was written with the real quantizer and compare every weight with the choice made."""
-    grid = grid_for(scheme)
-    loaded = _load(out, scheme, device, beside=out)
-    quantized = set(quantized_layers(loaded.model))
-    if left_out := sorted(quantized - set(levels)):
-        raise HardenError(
-            f"{scheme.value}: bitsandbytes quantizes {len(left_out)} layers that cannot be hardened yet, the first is"
-            f" {left_out[0]}",
-            path=out,
-            remedy="this architecture is not supported (transposed, fused or renamed weights)",
-        )
-    for name, chosen in levels.items():
-        if name not in quantized:
-            continue  # bitsandbytes leaves this layer in full precision, so its rounding does not exist
-        expected = grid.dequantize(chosen, grid.scale(weights[name]))
-        wrong = int((dequantized_weight(loaded.model, name).to(expected.device) != expected).sum())
-        if wrong:
-            raise HardenError(
-                f"{scheme.value}: bitsandbytes returned other levels than chosen for {wrong} of {expected.numel()}"
-                f" weights of {name}",
-                path=out,
-                remedy="report this with the versions of torch and bitsandbytes",
-            )
 
 
 def _flipped_share(scheme: Scheme, original: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:

@@ -19,7 +19,8 @@ from quantguard.core.errors import HardenError, UsageError
 from quantguard.core.prompts import Prompt, read_prompts
 from quantguard.core.scheme import Scheme
 from quantguard.grids.grid import grid_for
-from quantguard.harden.harden import HardenRequest, _require_levels, harden
+from quantguard.harden.harden import HardenRequest, harden
+from quantguard.harden.layers import require_levels
 from quantguard.scan.scan import scan
 from tests.grids.real import round_trip
 
@@ -134,9 +135,9 @@ def test_levels_that_the_quantizer_does_not_return_are_an_error(repaired: Path) 
     weights = {entry.name: stored[entry.name] for entry in linear_weights(open_checkpoint(repaired))}
     grid = grid_for(Scheme.NF4)
     levels = {name: grid.nearest(weight) for name, weight in weights.items()}
-    _require_levels(repaired, Scheme.NF4, weights, levels, "cpu")
+    require_levels(repaired, Scheme.NF4, weights, levels, "cpu")
     name = next(iter(levels))
     levels[name] = levels[name].clone()
     levels[name][0, 0] = (levels[name][0, 0] + 1) % 16
     with pytest.raises(HardenError, match=f"1 of {levels[name].numel()} weights of {name}"):
-        _require_levels(repaired, Scheme.NF4, weights, levels, "cpu")
+        require_levels(repaired, Scheme.NF4, weights, levels, "cpu")
