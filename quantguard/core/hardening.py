@@ -17,3 +17,4 @@ class HardeningSummary:
     flipped_share: tuple[tuple[Scheme, float], ...]  # share of linear weights whose rounding was changed, 0..1
     seconds: float
     losses: tuple[tuple[str, float], ...] = ()  # (term, value at the last step), in the order of the method
+    untouched: tuple[str, ...] = ()  # matrices that the quantizer leaves alone, by their names in the files: as stored

@@ -29,7 +29,7 @@ from quantguard.grids.grid import grid_for
 from quantguard.harden.calibration import Batch, batches, calibration_texts
 from quantguard.harden.flipguard import LOWER, UPPER, flipguard
 from quantguard.harden.interface import Method, Problem
-from quantguard.harden.layers import load_rebuilt, require_levels, stored_weights
+from quantguard.harden.layers import load_rebuilt, require_levels, stored_layers
 from quantguard.harden.noise import noise
 from quantguard.harden.quantguard import quantguard
 from quantguard.models.load import LoadedModel
@@ -61,8 +61,8 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
     Raises:
         UsageError: `out` exists, or the method is not known.
         CheckpointError, ModelLoadError: the input cannot be read.
-        HardenError: nothing to harden, or the real quantizer did not return the chosen levels. `out` is not left
-            behind.
+        HardenError: nothing to harden or a layer that cannot be, said before the work; or the real quantizer did not
+            return the chosen levels. `out` is not left behind.
     """
     started = time.monotonic()
     if out.exists():
@@ -73,11 +73,13 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
     torch.manual_seed(request.seed)
     loaded = load_rebuilt(directory, None, request.device, beside=out)
     loaded.model.requires_grad_(False)
-    original = stored_weights(checkpoint, loaded)
+    layers = stored_layers(checkpoint, loaded, request.schemes)
+    original = layers.weights
     with threads_for(loaded.model, request.device):
         repair = _solve(loaded, original, request, progress)
     weights = repair.weights
-    rewrite(checkpoint, out, lambda entry, _: weights[entry.name].cpu(), frozenset(weights))
+    stored = layers.as_stored(weights)
+    rewrite(checkpoint, out, lambda entry, _: stored[entry.name].cpu(), frozenset(stored))
     try:
         for scheme in request.schemes:
             require_levels(out, scheme, weights, repair.levels[scheme], request.device)
@@ -91,6 +93,7 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
         flipped_share=tuple((scheme, _flipped_share(scheme, original, weights)) for scheme in request.schemes),
         seconds=time.monotonic() - started,
         losses=repair.losses,
+        untouched=layers.untouched,
     )
 
 

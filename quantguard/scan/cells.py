@@ -57,7 +57,7 @@ class Cells:
     halves: int
     low: Tensor  # first fine bin of each slot, int64
     high: Tensor  # the one after its last
-    upper: Tensor  # whether a half-cell is the upper one of its cell, bool, (halves,)
+    sides: Tensor  # 1 for the half-cells that are the lower, and the upper, one of their cell, else 0; (2, halves)
     fine: Tensor  # fine bins in each slot
     basis: Tensor  # of the log-density at the middle of each stretch of positions, (halves, stretches, functions)
     on: Tensor  # 1 for a fine bin within 2 % of a cell of a level, as far as that is resolved, else 0; (FINE + 1,)
@@ -118,7 +118,7 @@ def cut(axis: Axis, bits: int) -> Cells:
         halves=shape[0],
         low=torch.where(fine > 0, first, 0),
         high=torch.where(fine > 0, first + fine.long(), 0),
-        upper=halves % 2 == 1,
+        sides=torch.stack([halves % 2 == 0, halves % 2 == 1]).double(),
         fine=fine,
         basis=_basis(summed(u), fine),
         on=_padded(told & (off < tolerance)),

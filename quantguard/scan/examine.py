@@ -134,10 +134,10 @@ def examine_laid(
 
     `narrow` looks for piles of a few positions only: the expectation is not good for more.
     """
-    lower_o, upper_o = observed[~cells.upper].sum(0), observed[cells.upper].sum(0)  # (positions,)
+    lower_o, upper_o = cells.sides @ observed  # (positions,)
     total = float(lower_o.sum() + upper_o.sum())
-    expected = expected * (total / max(float(expected.sum()), 1e-9))
-    lower_e, upper_e = expected[~cells.upper].sum(0), expected[cells.upper].sum(0)
+    sides_e = cells.sides @ expected
+    lower_e, upper_e = sides_e * (total / max(float(sides_e.sum()), 1e-9))
     o, e = lower_o + upper_o, lower_e + upper_e
     about = int(2 * cells.axis.positions * (0.5 - _ABOUT))  # first position about the level
     near = float(o[about:].sum() / e[about:].sum().clamp(min=1e-9))

@@ -93,7 +93,7 @@ def _cells(grid: str) -> Cells:
         halves=2,
         low=none,
         high=none,
-        upper=torch.tensor([False, True]),
+        sides=torch.eye(2, dtype=torch.float64),
         fine=ones,
         basis=ones[..., None],
         on=none.double(),

@@ -76,7 +76,7 @@ def scan(
             "no linear weight to scan", path=directory, remedy="is this a language model's directory?"
         )
     with _single_threaded() as threads:
-        measured = _survey(checkpoint, plan, device, processes, threads, _Bytes(plan, progress))
+        measured = _survey(checkpoint, plan, device, processes, _Bytes(plan, progress), threads=threads)
         rows = judge(measured)
     found = (*findings(measured, rows), *unsafe)
     return Scan(_worst_first(found), len(linear), sum(one.weights for one in linear), layers(rows))
@@ -110,7 +110,7 @@ def _single_threaded() -> Iterator[int]:
 
 
 def _survey(
-    checkpoint: Checkpoint, plan: Sequence[Planned], device: str, processes: int | None, threads: int, on_bytes: _Bytes
+    checkpoint: Checkpoint, plan: Sequence[Planned], device: str, processes: int | None, on_bytes: _Bytes, *, threads: int
 ) -> Survey:
     several = processes_for(plan, os.cpu_count() or 1) if processes is None else processes
     if several > 1 and device == "cpu":

@@ -45,8 +45,9 @@ def test_a_fine_bin_lies_in_one_slot_at_most(scheme: Scheme, bits: int) -> None:
 )
 def test_every_cell_has_two_halves(scheme: Scheme, halves: int) -> None:
     cells = cells_of(scheme)
-    assert (cells.halves, len(cells.upper)) == (halves, halves)
-    assert int(cells.upper.sum()) == halves // 2
+    assert cells.sides.shape == (2, halves)
+    assert cells.sides.sum(1).tolist() == [halves / 2, halves / 2]
+    assert bool((cells.sides.sum(0) == 1).all())
     assert bool((cells.fine.sum(1) > 0).all())
 
 
@@ -55,7 +56,7 @@ def test_positions_run_from_the_boundary_to_the_level(scheme: Scheme) -> None:
     """Upwards in the lower half of a cell and downwards in the upper one."""
     cells, axis = cells_of(scheme), axis_of(scheme)
     u = middle(cells)
-    for half, upper in zip(u, cells.upper, strict=True):
+    for half, upper in zip(u, cells.sides[1].bool(), strict=True):
         there = half[half.isfinite()]
         steps = torch.diff(there)
         assert bool((steps < 0).all() if upper else (steps > 0).all())
