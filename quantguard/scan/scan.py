@@ -110,7 +110,13 @@ def _single_threaded() -> Iterator[int]:
 
 
 def _survey(
-    checkpoint: Checkpoint, plan: Sequence[Planned], device: str, processes: int | None, on_bytes: _Bytes, *, threads: int
+    checkpoint: Checkpoint,
+    plan: Sequence[Planned],
+    device: str,
+    processes: int | None,
+    on_bytes: _Bytes,
+    *,
+    threads: int,
 ) -> Survey:
     several = processes_for(plan, os.cpu_count() or 1) if processes is None else processes
     if several > 1 and device == "cpu":
