@@ -33,7 +33,7 @@ class StoredLayers:
     untouched: tuple[str, ...]  # names in the files of the matrices that the quantizer does not touch
 
     def as_stored(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`weights` (of these parameters, (out_features, in_features)) by their names and in the shapes of the files."""
+        """`weights`, given by parameter as those here are, by their names and in the shapes of the files."""
         return {self.stored[name]: weight.T if name in self.transposed else weight for name, weight in weights.items()}
 
 
