@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from quantguard.cli.environment import enter_sealed_room
-from quantguard.cli.options import DIRECTORY, FILE, common, examples
+from quantguard.cli.options import DIRECTORY, common, examples
 from quantguard.cli.progress import progress_shown
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import ExitCode
@@ -25,14 +25,26 @@ def _schemes(_context: click.Context, _parameter: click.Parameter, text: str) ->
 
 @click.command(
     epilog=examples("""
-quantguard harden ./model --scheme nf4 --calibration prompts.jsonl --out ./hardened
+quantguard harden ./model --scheme nf4 --out ./hardened
 quantguard harden ./model --scheme nf4,fp4,int8 --calibration prompts.jsonl --out ./hardened --steps 250
-quantguard harden ./model --scheme nf4 --method flipguard --calibration prompts.jsonl --out ./hardened
+quantguard harden ./model --scheme nf4 --calibration self --samples 256 --out ./hardened
+quantguard harden ./model --scheme nf4 --method flipguard --out ./hardened
 """)
 )
 @click.argument("directory", type=DIRECTORY)
 @click.option("--scheme", "schemes", required=True, callback=_schemes, help="nf4, fp4, int8, or several with commas.")
-@click.option("--calibration", required=True, type=FILE, help='JSONL of neutral prompts: {"prompt": "..."} a line.')
+@click.option(
+    "--calibration",
+    metavar="neutral|self|FILE",
+    default="neutral",
+    show_default=True,
+    help='The built-in prompts, prompts sampled from the model itself, or a JSONL: {"prompt": "..."} a line.',
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 100_000),
+    help="Use the first so many of them; without it all, or 512 of the model itself.",
+)
 @click.option("--out", required=True, type=DIRECTORY, help="Directory to make; must not exist.")
 @click.option("--method", default="quantguard", show_default=True, help="One of those above.")
 @click.option(
@@ -47,7 +59,8 @@ def harden(
     *,
     directory: Path,
     schemes: tuple[Scheme, ...],
-    calibration: Path,
+    calibration: str,
+    samples: int | None,
     out: Path,
     method: str,
     steps: int,
@@ -71,18 +84,19 @@ def harden(
     enter_sealed_room()
     from quantguard.checkpoint.admit import admit
     from quantguard.checkpoint.digest import model_digest
-    from quantguard.core.prompts import read_prompts
     from quantguard.harden.harden import HardenRequest
     from quantguard.harden.harden import harden as harden_directory
+    from quantguard.harden.prompts import read_calibration, settled
     from quantguard.models.device import resolve_device
     from quantguard.report.facts import ReportFacts
     from quantguard.report.write import parse_output, write_reports
 
     files = [parse_output(output) for output in outputs]
-    prompts = read_prompts(calibration)
+    chosen, device = read_calibration(calibration, samples), resolve_device(device)
     admit(directory)
-    request = HardenRequest(schemes, prompts, method=method, steps=steps, seed=seed, device=resolve_device(device))
     with progress_shown(quiet=quiet) as progress:
+        given = settled(chosen, directory, seed=seed, device=device, beside=out, progress=progress)
+        request = HardenRequest(schemes, given.prompts, method=method, steps=steps, seed=seed, device=device)
         summary = harden_directory(directory, out, request, progress=progress)
     facts = ReportFacts(str(directory), model_digest=model_digest(directory), hardening=summary)
     write_reports(facts, files)

@@ -122,6 +122,20 @@ def test_harden_repairs_what_verify_blocks(
     assert read_files(again) == read_files(out)
 
 
+@pytest.mark.parametrize("source", [(), ("--calibration", "neutral"), ("--calibration", "self")], ids=" ".join)
+def test_without_a_file_harden_calibrates_on_its_own_prompts_or_the_model_s(
+    source: tuple[str, ...], models: Mapping[Kind, Path], run: Run, here: Path
+) -> None:
+    options = ("--scheme", "nf4", *source, "--samples", "12", "--steps", "1")
+    for out in ("first", "again"):
+        ran = run("harden", models[Kind.ATTACKED], *options, "--out", out)
+        assert ran.code == 0, ran.err
+        assert ("sample: 12 of 12" in ran.err) == ("self" in source)
+        assert "generate: 12 of 12" in ran.err
+    assert read_files(here / "first") == read_files(here / "again")
+    assert sorted(path.name for path in here.iterdir()) == ["again", "first"]
+
+
 def test_a_method_without_optimizer_reports_no_steps_and_no_losses(
     models: Mapping[Kind, Path], policy_file: Path, run: Run, tmp_path: Path
 ) -> None:
@@ -143,6 +157,8 @@ def test_a_method_without_optimizer_reports_no_steps_and_no_losses(
         ({"--scheme": "nf4,nf4"}, "each scheme once"),
         ({"--calibration": "absent.jsonl"}, "absent.jsonl"),
         ({"--calibration": "bad.jsonl"}, "bad.jsonl: line 2: keys other than prompt and answer"),
+        ({"--samples": "3"}, "good.jsonl: 2 prompts are there, and 3 were asked for"),
+        ({"--samples": "0"}, "--samples"),
         ({"--method": "magic"}, "no hardening method 'magic'"),
         ({"--steps": "0"}, "--steps"),
         ({"--device": "tpu"}, "'tpu' is no device"),

@@ -1,0 +1,175 @@
+"""Calibration prompts: the built-in neutral set, a user's file, or texts that the model itself begins with.
+
+A source is one word: `neutral`, `self`, or the path of a prompts JSONL. `read_calibration` settles what needs no model;
+what is to be sampled stays a `Sampled` until there is one (`settled`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from quantguard.core.errors import HardenError, ModelLoadError, PromptsError
+from quantguard.core.progress import Progress, silent
+from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
+from quantguard.models.foreign import said
+from quantguard.models.load import LoadedModel, load_model
+from quantguard.models.quiet import quiet_libraries
+from quantguard.models.safe_directory import rebuild
+from quantguard.models.threads import threads_for
+
+NEUTRAL: Final = "neutral"
+SELF: Final = "self"
+NEUTRAL_VERSION: Final = 1
+DEFAULT_SAMPLES: Final = 512  # sampled from the model where no count is given
+
+_DATA: Final = Path(__file__).parent / "data"
+_NEW_TOKENS: Final = 24  # of a sampled prompt, at most
+_ROWS: Final = 32  # sampled at a time: memory is that of 32 short rows, whatever the count
+_PATIENCE: Final = 4  # texts drawn for each one that is wanted, before a model that repeats itself is left alone
+_REMEDY: Final = "calibrate on the neutral set or on a file of prompts"
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSet:
+    """Prompts and where they come from."""
+
+    source: str  # neutral/VERSION, self/SEED, or the path of a file
+    prompts: tuple[Prompt, ...]  # not empty
+
+    @property
+    def digest(self) -> str:
+        """`sha256:HEX` over the prompts in order, as a policy's inputs are digested."""
+        return prompts_digest(self.prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Prompts that the model is still to give."""
+
+    count: int  # at least 1
+
+
+def read_calibration(source: str, count: int | None = None) -> CalibrationSet | Sampled:
+    """The first `count` prompts of `source`, or all where it is None; `DEFAULT_SAMPLES` of the model itself.
+
+    A file called like one of the two words is given with its folder: `./neutral`.
+
+    Raises:
+        PromptsError: the file is no prompts JSONL, or there are fewer than `count` prompts.
+    """
+    if source == SELF:
+        return Sampled(DEFAULT_SAMPLES if count is None else count)
+    if source == NEUTRAL:
+        name, prompts, path = f"{NEUTRAL}/{NEUTRAL_VERSION}", neutral_prompts(), None
+    else:
+        name, prompts, path = source, read_prompts(Path(source)), Path(source)
+    if count is not None and count > len(prompts):
+        message = f"{len(prompts)} prompts are there, and {count} were asked for"
+        raise PromptsError(message, path=path, remedy="ask for fewer, or give a larger file")
+    return CalibrationSet(name, prompts[:count])
+
+
+def neutral_prompts() -> tuple[Prompt, ...]:
+    """The built-in set (`data/README.md`): its first N hold general and code prompts in the proportion of the whole."""
+    kinds = [read_prompts(_DATA / f"neutral_{kind}.jsonl") for kind in ("general", "code")]
+    places = [((row + 0.5) / len(rows), prompt) for rows in kinds for row, prompt in enumerate(rows)]
+    return tuple(prompt for _, prompt in sorted(places, key=lambda placed: placed[0]))
+
+
+def settled(
+    chosen: CalibrationSet | Sampled, directory: Path, *, seed: int, device: str, beside: Path, progress: Progress
+) -> CalibrationSet:
+    """`chosen` itself, or what is sampled from the model in `directory`, opened as harden opens it.
+
+    The clean copy that this takes is made beside `beside`, and gone afterwards.
+
+    Raises:
+        ModelLoadError, UnsafeCheckpointError, EvidenceError: the model cannot be opened, or fails.
+        HardenError: it gives no prompts.
+    """
+    if isinstance(chosen, CalibrationSet):
+        return chosen
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".quantguard-", dir=beside.parent) as scratch:
+        loaded = load_model(rebuild(directory, Path(scratch) / "model"), scheme=None, device=device)
+        return CalibrationSet(f"{SELF}/{seed}", sampled_prompts(loaded, chosen.count, seed=seed, progress=progress))
+
+
+def sampled_prompts(loaded: LoadedModel, count: int, *, seed: int, progress: Progress = silent) -> tuple[Prompt, ...]:
+    """Up to `count` different texts of at most 24 tokens that `loaded` (full precision) gives to an empty page.
+
+    Ancestral sampling at temperature 1, from the token that begins a text, or else the one that ends one. On a CPU a
+    seed gives the same texts, and a smaller count the first of them. There are fewer where the model repeats itself.
+    The random state of torch is left as it was.
+
+    Raises:
+        HardenError: the tokenizer has no token to begin with that the model knows, or every text is empty.
+        ModelLoadError: the model fails.
+    """
+    begin = _begin(loaded)
+    texts: dict[str, None] = {}  # in the order in which they came
+    with quiet_libraries(), threads_for(loaded.model, loaded.device), _seeded(seed, loaded.device):
+        for _ in range(-(-_PATIENCE * count // _ROWS)):
+            texts.update(dict.fromkeys(text for text in _draw(loaded, begin) if text))
+            progress("sample", min(len(texts), count), count)
+            if len(texts) >= count:
+                break
+    if not texts:
+        raise HardenError("the model gives only empty texts when it is asked nothing", remedy=_REMEDY)
+    return tuple(Prompt(text) for text in list(texts)[:count])
+
+
+def _begin(loaded: LoadedModel) -> int:
+    tokenizer: Any = loaded.tokenizer
+    model: Any = loaded.model
+    tokens: list[int | None] = [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    begin = next((token for token in tokens if token is not None), None)
+    if begin is None:
+        message = "the tokenizer has neither a token that begins a text nor one that ends it: nothing to sample from"
+        raise HardenError(message, remedy=_REMEDY)
+    rows = model.get_input_embeddings().num_embeddings
+    if begin >= rows:  # on CUDA it would end the process's context
+        message = f"texts begin with token {begin}, but the embedding has {rows} rows"
+        raise HardenError(message, remedy="use the tokenizer that belongs to this model")
+    return begin
+
+
+@contextmanager
+def _seeded(seed: int, device: str) -> Iterator[None]:
+    """Within it torch's random numbers are those of `seed`: transformers takes no generator of ours."""
+    used = torch.device(device)
+    with torch.random.fork_rng(devices=[used] if used.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _draw(loaded: LoadedModel, begin: int) -> list[str]:
+    """`_ROWS` texts, without special tokens and spaces around them."""
+    from transformers import GenerationConfig
+
+    tokenizer: Any = loaded.tokenizer
+    model: Any = loaded.model
+    settings = GenerationConfig(
+        max_new_tokens=_NEW_TOKENS,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # where a text ends is the model's own setting
+    ids = torch.full((_ROWS, 1), begin, device=loaded.device)  # (rows, 1)
+    try:
+        with torch.inference_mode():
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        new = out[:, 1:].cpu()  # (rows, new tokens)
+        texts = tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    except Exception as error:
+        raise ModelLoadError(f"the model could not be sampled: {said(error)}", remedy=_REMEDY) from error
+    return [text.strip() for text in texts]
