@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 
+from quantguard.checkpoint.files import quote
 from quantguard.cli.environment import enter_sealed_room
 from quantguard.cli.options import DIRECTORY, common, examples
 from quantguard.cli.progress import progress_shown
+from quantguard.core.hardening import HardeningSummary
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import ExitCode
+
+_SHOWN: Final = 3  # names of matrices that are left as they are
 
 
 def _schemes(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[Scheme, ...]:
@@ -21,6 +26,15 @@ def _schemes(_context: click.Context, _parameter: click.Parameter, text: str) ->
     if len(set(names)) != len(names):
         raise click.BadParameter("each scheme once")
     return tuple(known[name] for name in names)
+
+
+def _tell(out: Path, summary: HardeningSummary) -> None:
+    flips = ", ".join(f"{scheme.value} {share:.1%}" for scheme, share in summary.flipped_share)
+    click.echo(f"{out}: roundings changed: {flips}; every level confirmed by bitsandbytes; {summary.seconds:.0f} s")
+    if left := summary.untouched:
+        names = ", ".join(quote(name) for name in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
+        click.echo(f"matrices left as stored, since bitsandbytes does not quantize them: {len(left)} ({names})")
+    click.echo(f"next: quantguard verify {out} --policy POLICY.yaml")
 
 
 @click.command(
@@ -101,7 +115,5 @@ def harden(
     facts = ReportFacts(str(directory), model_digest=model_digest(directory), hardening=summary)
     write_reports(facts, files)
     if not quiet:
-        flips = ", ".join(f"{scheme.value} {share:.1%}" for scheme, share in summary.flipped_share)
-        click.echo(f"{out}: roundings changed: {flips}; every level confirmed by bitsandbytes; {summary.seconds:.0f} s")
-        click.echo(f"next: quantguard verify {out} --policy POLICY.yaml")
+        _tell(out, summary)
     return ExitCode.PASSED

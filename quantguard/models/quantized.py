@@ -68,10 +68,12 @@ def refuse_misshapen(model: nn.Module) -> None:
 
 
 def refuse_broken_shapes(model: nn.Module, scheme: Scheme, device: str) -> None:
-    """Refuse what bitsandbytes 0.50's CPU kernel computes wrongly.
+    """Refuse what bitsandbytes 0.50's CPU kernels compute wrongly or not at all. CUDA is not concerned.
 
     Its 4-bit dequantization on a CPU takes blocks of 64 within a row, while they were quantized over the flattened
-    weight; where in_features is no multiple of 64 the values are wrong and nothing says so. CUDA is not concerned.
+    weight; where in_features is no multiple of 64 the values are wrong and nothing says so. On CPUs with bfloat16
+    instructions (AVX512-BF16) its 4-bit product takes 32 rows at once and fails, at the first answer, on other numbers
+    (Qwen2-MoE's shared_expert_gate has one).
 
     Raises:
         ModelLoadError: such a layer is there, the scheme is 4-bit and the device a CPU.
@@ -81,9 +83,13 @@ def refuse_broken_shapes(model: nn.Module, scheme: Scheme, device: str) -> None:
     for name in quantized_layers(model):
         module: Any = model.get_submodule(name.removesuffix(".weight"))
         if module.in_features % 64:
-            inputs = f"{module.in_features} inputs are no multiple of 64"
-            message = f"bitsandbytes' CPU kernel dequantizes {name} wrongly: {inputs}"
-            raise ModelLoadError(message, remedy="measure this model on CUDA")
+            problem = f"dequantizes {name} wrongly: {module.in_features} inputs are no multiple of 64"
+        elif module.support_avx512bf16_for_cpu and module.out_features % 32:
+            problem = f"cannot multiply by {name}: its number of outputs, {module.out_features}, is no multiple of 32"
+        else:
+            continue
+        message = f"bitsandbytes' CPU kernel {problem}"
+        raise ModelLoadError(message, remedy="measure this model on CUDA")
 
 
 def _is_quantized(module: nn.Module) -> bool:
