@@ -98,9 +98,10 @@ def harden(
     enter_sealed_room()
     from quantguard.checkpoint.admit import admit
     from quantguard.checkpoint.digest import model_digest
+    from quantguard.core.calibration import read_calibration
     from quantguard.harden.harden import HardenRequest
     from quantguard.harden.harden import harden as harden_directory
-    from quantguard.harden.prompts import read_calibration, settled
+    from quantguard.harden.prompts import settled
     from quantguard.models.device import resolve_device
     from quantguard.report.facts import ReportFacts
     from quantguard.report.write import parse_output, write_reports

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantguard.checkpoint.digest import model_digest
+from quantguard.core.calibration import read_calibration
 from quantguard.core.errors import MachineError
 from quantguard.core.measurement import Measurements, Unmeasured
 from quantguard.core.progress import Progress, silent
@@ -18,6 +19,7 @@ from quantguard.gate.outcome import Judged, decide_both, decide_original
 from quantguard.gate.plan import hardening_plan
 from quantguard.gate.work import Assessment, Fetched, Hardened, Scanned, Work
 from quantguard.harden.harden import HardenRequest, harden
+from quantguard.harden.prompts import settled
 from quantguard.policy.load import LoadedPolicy
 from quantguard.policy.schema import ContentInjectionLimits
 from quantguard.scan.scan import scan
@@ -114,7 +116,7 @@ def _harden(work: Work, schemes: tuple[Scheme, ...], room: Room) -> Hardened:
     shutil.rmtree(work.hardened, ignore_errors=True)
     request = HardenRequest(
         schemes=schemes,
-        calibration=calibration_prompts(work.policy),
+        calibration=_calibration(work, room),
         method=work.policy.policy.harden.method,
         steps=work.policy.policy.harden.steps,
         seed=work.asked.seed,
@@ -124,10 +126,14 @@ def _harden(work: Work, schemes: tuple[Scheme, ...], room: Room) -> Hardened:
     return Hardened(summary, model_digest(work.hardened))
 
 
-def calibration_prompts(policy: LoadedPolicy) -> tuple[Prompt, ...]:
-    """The first `samples` prompts of the policy's calibration file; none where the policy never hardens."""
-    calibration = policy.policy.harden.calibration
-    return () if calibration is None else read_prompts(policy.resolve(calibration.prompts))[: calibration.samples]
+def _calibration(work: Work, room: Room) -> tuple[Prompt, ...]:
+    """As many prompts as the policy says, of the source that it names; none where the policy never hardens."""
+    named = work.policy.policy.harden.calibration
+    if named is None:
+        return ()
+    chosen = read_calibration(named.prompts, named.samples, folder=work.policy.path.parent)
+    seed, device, beside = work.asked.seed, room.device, work.hardened
+    return settled(chosen, work.model, seed=seed, device=device, beside=beside, progress=room.progress).prompts
 
 
 def _measure(

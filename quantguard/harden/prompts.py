@@ -1,86 +1,29 @@
-"""Calibration prompts: the built-in neutral set, a user's file, or texts that the model itself begins with.
-
-A source is one word: `neutral`, `self`, or the path of a prompts JSONL. `read_calibration` settles what needs no model;
-what is to be sampled stays a `Sampled` until there is one (`settled`).
-"""
+"""Calibration prompts that the model itself gives: what it writes on an empty page."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from quantguard.core.errors import HardenError, ModelLoadError, PromptsError
+from quantguard.core.calibration import SELF, CalibrationSet, Sampled
+from quantguard.core.errors import HardenError, ModelLoadError
 from quantguard.core.progress import Progress, silent
-from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
+from quantguard.core.prompts import Prompt
 from quantguard.models.foreign import said
 from quantguard.models.load import LoadedModel, load_model
 from quantguard.models.quiet import quiet_libraries
 from quantguard.models.safe_directory import rebuild
 from quantguard.models.threads import threads_for
 
-NEUTRAL: Final = "neutral"
-SELF: Final = "self"
-NEUTRAL_VERSION: Final = 1
-DEFAULT_SAMPLES: Final = 512  # sampled from the model where no count is given
-
-_DATA: Final = Path(__file__).parent / "data"
 _NEW_TOKENS: Final = 24  # of a sampled prompt, at most
 _ROWS: Final = 32  # sampled at a time: memory is that of 32 short rows, whatever the count
 _PATIENCE: Final = 4  # texts drawn for each one that is wanted, before a model that repeats itself is left alone
 _REMEDY: Final = "calibrate on the neutral set or on a file of prompts"
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationSet:
-    """Prompts and where they come from."""
-
-    source: str  # neutral/VERSION, self/SEED, or the path of a file
-    prompts: tuple[Prompt, ...]  # not empty
-
-    @property
-    def digest(self) -> str:
-        """`sha256:HEX` over the prompts in order, as a policy's inputs are digested."""
-        return prompts_digest(self.prompts)
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """Prompts that the model is still to give."""
-
-    count: int  # at least 1
-
-
-def read_calibration(source: str, count: int | None = None) -> CalibrationSet | Sampled:
-    """The first `count` prompts of `source`, or all where it is None; `DEFAULT_SAMPLES` of the model itself.
-
-    A file called like one of the two words is given with its folder: `./neutral`.
-
-    Raises:
-        PromptsError: the file is no prompts JSONL, or there are fewer than `count` prompts.
-    """
-    if source == SELF:
-        return Sampled(DEFAULT_SAMPLES if count is None else count)
-    if source == NEUTRAL:
-        name, prompts, path = f"{NEUTRAL}/{NEUTRAL_VERSION}", neutral_prompts(), None
-    else:
-        name, prompts, path = source, read_prompts(Path(source)), Path(source)
-    if count is not None and count > len(prompts):
-        message = f"{len(prompts)} prompts are there, and {count} were asked for"
-        raise PromptsError(message, path=path, remedy="ask for fewer, or give a larger file")
-    return CalibrationSet(name, prompts[:count])
-
-
-def neutral_prompts() -> tuple[Prompt, ...]:
-    """The built-in set (`data/README.md`): its first N hold general and code prompts in the proportion of the whole."""
-    kinds = [read_prompts(_DATA / f"neutral_{kind}.jsonl") for kind in ("general", "code")]
-    places = [((row + 0.5) / len(rows), prompt) for rows in kinds for row, prompt in enumerate(rows)]
-    return tuple(prompt for _, prompt in sorted(places, key=lambda placed: placed[0]))
 
 
 def settled(

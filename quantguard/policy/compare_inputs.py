@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from quantguard.core.calibration import Sampled, read_calibration
 from quantguard.core.prompts import read_prompts
 from quantguard.policy.compare import Change, Direction
 from quantguard.policy.load import LoadedPolicy
@@ -34,13 +35,14 @@ def _calibration(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:
     if old is None or new is None:
         return
     was, now = (
-        [(row.prompt, row.answer) for row in read_prompts(policy.resolve(named.prompts))]
-        for policy, named in ((before, old), (after, new))
+        read_calibration(named.prompts, folder=policy.path.parent) for policy, named in ((before, old), (after, new))
     )
-    if was != now:
+    if isinstance(was, Sampled) or isinstance(now, Sampled):
+        return  # the model's own are not held by any file; another source is told as another word
+    if was.prompts != now.prompts:
         rule, location = "harden.calibration.prompts", ("harden", "calibration", "prompts")
-        said = _difference([prompt for prompt, _ in was], [prompt for prompt, _ in now])
-        yield Change(rule, Direction.DIFFERENT, _counted(len(was), "prompt"), said, location)
+        said = _difference([row.prompt for row in was.prompts], [row.prompt for row in now.prompts])
+        yield Change(rule, Direction.DIFFERENT, _counted(len(was.prompts), "prompt"), said, location)
 
 
 def _probes(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from quantguard.core.calibration import NEUTRAL, NEUTRAL_FOLDER, SELF, neutral_prompts
 from quantguard.core.errors import PolicyError, PromptsError
 from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
 from quantguard.core.remark import Place
@@ -23,10 +24,10 @@ from quantguard.policy.tasks import read_task
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file that the policy names, directly or through a task."""
+    """A file that the policy names, directly or through a task, or the built-in prompts."""
 
     key: str  # where the policy names it, e.g. attack_success.over_refusal.probes
-    path: Path
+    path: Path  # a folder where it is built in
     digest: str  # of the prompts in order for a JSONL of prompts, of the bytes otherwise
 
 
@@ -117,13 +118,24 @@ class _Inputs:
         self.files.append(InputFile(dotted(location), path, prompts_digest(prompts)))
         return prompts
 
+    def calibration(self, source: str, samples: int) -> None:
+        location = ("harden", "calibration", "prompts")
+        if source == SELF:
+            return  # the model gives as many as are asked for
+        if source == NEUTRAL:
+            prompts = neutral_prompts()
+            self.files.append(InputFile(dotted(location), NEUTRAL_FOLDER, prompts_digest(prompts)))
+        else:
+            prompts = self.prompts(location, source)
+        if 0 < len(prompts) < samples:
+            place = "built in" if source == NEUTRAL else "in the file"
+            where = ("harden", "calibration", "samples")
+            self.wrong(where, f"expected at most {len(prompts)}, the prompts {place}, got {samples}")
+
 
 def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
     if (calibration := policy.harden.calibration) is not None:
-        held = len(inputs.prompts(("harden", "calibration", "prompts"), calibration.prompts))
-        if 0 < held < calibration.samples:
-            where = ("harden", "calibration", "samples")
-            inputs.wrong(where, f"expected at most {held}, the prompts in the file, got {calibration.samples}")
+        inputs.calibration(calibration.prompts, calibration.samples)
     for scenario, limits in policy.attack_success.by_scenario():
         section = ("attack_success", scenario.value)
         probes = len(inputs.prompts((*section, "probes"), limits.probes))

@@ -67,7 +67,7 @@ class Scan(Section):
 
 
 class Calibration(Section):
-    prompts: Path_  # prompts JSONL, relative to the policy file
+    prompts: Path_  # neutral (built in), self (sampled from the model), or a prompts JSONL, relative to the policy file
     samples: Annotated[int, Field(ge=1, le=100_000)]  # how many of them are used
 
 

@@ -120,6 +120,23 @@ def test_other_questions_and_calibration_are_told(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("calibration.jsonl", "neutral", "60 prompts became 607 rows, 60 gone"),
+        ("neutral", "self", "neutral became self"),
+        ("self", "calibration.jsonl", "self became calibration.jsonl"),
+    ],
+)
+def test_another_source_of_calibration_is_told(tmp_path: Path, before: str, after: str, said: str) -> None:
+    repository = with_policy(tmp_path, POLICY.replace("prompts: calibration.jsonl", f"prompts: {before}"))
+    assert repository.check().remarks == ()
+    repository.replace(PATH, f"prompts: {before}", f"prompts: {after}")
+    result = repository.check()
+    assert {(r.level, r.subject) for r in result.remarks} == {(WARNING, "harden.calibration.prompts")}
+    assert said in messages(result)
+
+
 def test_probes_that_are_gone_make_the_policy_invalid(tmp_path: Path) -> None:
     repository = with_policy(tmp_path)
     (repository.root / "policies/probes.jsonl").unlink()

@@ -56,6 +56,24 @@ def test_always_promotes_the_hardened_derivative_only(models: Mapping[Kind, Path
     assert (work.hardened / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("source", ["neutral", "self"])
+def test_a_policy_may_name_a_source_of_prompts_instead_of_a_file(
+    source: str, models: Mapping[Kind, Path], tmp_path: Path
+) -> None:
+    text = POLICY.replace("prompts: calibration.jsonl", f"prompts: {source}").replace("when-suspicious", "always")
+    policy = load_policy(write_policy(tmp_path / "policy", text))
+    work = Work(tmp_path / "work", make_job(str(models[Kind.CLEAN]), policy, seed=0), policy)
+    fetch(work, DirectoryRegistry())
+    told: dict[str, int] = {}
+
+    def hear(stage: str, done: int, total: int, detail: str = "") -> None:
+        told.setdefault(stage, total)
+
+    assert assess(work, Room("cpu", "reachable", hear)).outcome.promoted is Subject.HARDENED
+    assert told.get("sample") == (6 if source == "self" else None)
+    assert not list(work.hardened.parent.glob(".quantguard-*"))
+
+
 def test_always_does_not_harden_what_no_rounding_can_repair(models: Mapping[Kind, Path], tmp_path: Path) -> None:
     assessment, work = assessed(models[Kind.MALICIOUS], "always", tmp_path)
     assert (assessment.outcome.verdict, assessment.outcome.hardened) == (Verdict.BLOCK, None)

@@ -13,24 +13,22 @@ import pytest
 import torch
 
 from quantguard.canary.catalogue import CanaryKind, canary_directory
-from quantguard.core.errors import HardenError, ModelLoadError, PromptsError
-from quantguard.core.progress import silent
-from quantguard.core.prompts import read_prompts
-from quantguard.harden import prompts as module
-from quantguard.harden.prompts import (
+from quantguard.core.calibration import (
     DEFAULT_SAMPLES,
+    NEUTRAL_FOLDER,
     CalibrationSet,
     Sampled,
     neutral_prompts,
     read_calibration,
-    sampled_prompts,
-    settled,
 )
+from quantguard.core.errors import HardenError, ModelLoadError, PromptsError
+from quantguard.core.progress import silent
+from quantguard.core.prompts import read_prompts
+from quantguard.harden.prompts import sampled_prompts, settled
 from quantguard.models.load import LoadedModel, load_model
 from quantguard.models.safe_directory import rebuild
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(module.__file__).parent / "data"
 DIGEST = "sha256:21f50750ff660a6fe2ecf4cca07f1f5a77bb6d2595263e3daed1e6dae51bcd95"  # of version 1
 
 
@@ -66,8 +64,8 @@ def test_the_neutral_set_is_large_short_and_small_on_disk() -> None:
     rows = [prompt.prompt for prompt in neutral_prompts()]
     assert len(rows) >= 512
     assert all(4 <= len(row.split()) <= 60 and len(row) <= 400 and row.isprintable() for row in map(shown, rows))
-    assert sum(file.stat().st_size for file in DATA.iterdir()) < 100_000
-    code = {prompt.prompt for prompt in read_prompts(DATA / "neutral_code.jsonl")}
+    assert sum(file.stat().st_size for file in NEUTRAL_FOLDER.iterdir()) < 100_000
+    code = {prompt.prompt for prompt in read_prompts(NEUTRAL_FOLDER / "code.jsonl")}
     assert len(code) >= 200
     assert sum("ython" in row or "def " in row or "import " in row for row in code) > len(code) / 2
 
@@ -93,7 +91,7 @@ def test_other_rows_are_another_version() -> None:
 
 @pytest.mark.parametrize("count", [32, 128, 512])
 def test_the_first_prompts_have_the_proportions_of_the_whole(count: int) -> None:
-    code = {prompt.prompt for prompt in read_prompts(DATA / "neutral_code.jsonl")}
+    code = {prompt.prompt for prompt in read_prompts(NEUTRAL_FOLDER / "code.jsonl")}
     chosen = read_calibration("neutral", count)
     assert isinstance(chosen, CalibrationSet)
     assert len(chosen.prompts) == count

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
+from quantguard.core.calibration import neutral_prompts
 from quantguard.core.errors import PolicyError
 from quantguard.core.measurement import Scenario
+from quantguard.core.prompts import prompts_digest
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import ExitCode
 from quantguard.policy.attainable import attainable_drop, attainable_rate
@@ -143,6 +145,21 @@ def test_hardening_without_calibration_is_refused_unless_nothing_is_hardened(tmp
     assert (error.key, error.line) == ("harden.calibration", 7)
     never = spoilt(line, "").replace("mode: when-suspicious", "mode: never")
     assert load_policy(write_policy(tmp_path, never)).policy.harden.calibration is None
+
+
+def test_calibration_may_be_built_in_or_the_model_s_own(tmp_path: Path) -> None:
+    file = "calibration: {prompts: calibration.jsonl, samples: 4}"
+    loaded = {
+        source: load_policy(write_policy(tmp_path, spoilt(file, f"calibration: {{prompts: {source}, samples: 512}}")))
+        for source in ("neutral", "self")
+    }
+    digests = {source: {i.key: i.digest for i in policy.inputs} for source, policy in loaded.items()}
+    assert digests["neutral"].pop("harden.calibration.prompts") == prompts_digest(neutral_prompts())
+    assert digests["neutral"] == digests["self"]
+    assert loaded["neutral"].inputs_digest != loaded["self"].inputs_digest
+    error = refusal(tmp_path, file, "calibration: {prompts: neutral, samples: 1000}")
+    assert error.key == "harden.calibration.samples"
+    assert f"expected at most {len(neutral_prompts())}, the prompts built in, got 1000" in str(error)
 
 
 @pytest.mark.parametrize(("probes", "passes"), [(35, False), (36, True)])
