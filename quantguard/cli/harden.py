@@ -90,6 +90,7 @@ def harden(
 
     \b
     Methods:
+      auto           reverses few roundings, those that change most what each layer says, for all schemes at once
       quantguard     optimises the roundings on the model's own answers to the calibration prompts
       noise          adds noise of half a cell to every weight; no calibration
       flipguard      reverses the largest rounding errors: 10 % of a 4-bit block, 20 % of an INT8 row; no calibration

@@ -41,16 +41,29 @@ def commit(
         ValueError: a pinned or frozen weight was asked to change its level, or no value of the dtype lies in a chosen
             cell (float16 denormals: the cell is narrower than the dtype's spacing).
     """
-    target = weight if near is None else near
     pinned = grid.pinned(weight) if frozen is None else grid.pinned(weight) | frozen
     if bool((grid.nearest(weight) != chosen)[pinned].any()):
         raise ValueError("a weight that decides its block's scale cannot change its level")
+    result = placed(grid, weight, chosen, weight if near is None else near, pinned)
+    wrong = grid.nearest(result) != chosen
+    if bool(wrong.any()):
+        raise ValueError(f"{int(wrong.sum())} chosen cells hold no {weight.dtype} value")
+    return result
+
+
+def placed(grid: Grid, weight: Tensor, chosen: Tensor, near: Tensor, pinned: Tensor) -> Tensor:
+    """As `commit`, but that a weight whose chosen cell holds no value that it may have is put near it.
+
+    Args:
+        weight, chosen, near: as for `commit`; what is pinned must be chosen as it is.
+        pinned: bool, the shape of `weight`; True keeps the bits, those that decide a scale among them.
+    """
     lower, upper = grid.cell(chosen)
     inset = _MARGIN * (upper - lower)
     unit = grid.unit(weight)
     # No weight may outgrow the maximum of its block or row: that would move the scale.
     ceiling = grid.magnitude_limit(weight).to(weight.dtype)
-    clipped = torch.clamp(target.float(), (lower + inset) * unit, (upper - inset) * unit).to(weight.dtype)
+    clipped = torch.clamp(near.float(), (lower + inset) * unit, (upper - inset) * unit).to(weight.dtype)
     centre = grid.value(weight, chosen).to(weight.dtype)
     result = torch.where(pinned, weight, torch.clamp(clipped, -ceiling, ceiling))
     wrong = grid.nearest(result) != chosen
@@ -59,8 +72,6 @@ def commit(
             return result
         result = torch.where(wrong, torch.clamp(candidate, -ceiling, ceiling), result)
         wrong = grid.nearest(result) != chosen
-    if bool(wrong.any()):
-        raise ValueError(f"{int(wrong.sum())} chosen cells hold no {weight.dtype} value")
     return result
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -30,25 +31,49 @@ def calibration_texts(
     return tuple(f"{prompt} {answer.strip()}" for prompt, answer in zip(asked, answers, strict=True))
 
 
-def batches(loaded: LoadedModel, texts: Sequence[str], *, batch_size: int, steps: int, seed: int) -> Iterator[Batch]:
-    """`steps` batches, reshuffled at each pass over the texts; the same seed gives the same batches.
-
-    Raises:
-        HardenError: a text is empty once tokenized.
-    """
-    encoded = [torch.tensor(loaded.tokenizer(text)["input_ids"][:_MAX_TOKENS], dtype=torch.long) for text in texts]
-    if any(len(tokens) == 0 for tokens in encoded):
-        raise HardenError("a calibration prompt has no tokens", remedy="remove prompts that this tokenizer drops")
-    generator = torch.Generator().manual_seed(seed)
-    order: list[int] = []
-    for _ in range(steps):
-        while len(order) < min(batch_size, len(encoded)):
-            order += torch.randperm(len(encoded), generator=generator).tolist()
-        taken, order = order[:batch_size], order[batch_size:]
-        yield _pad([encoded[index] for index in taken], loaded.device)
+_MAX_TOKENS: Final = 512  # the paper's calibration length
 
 
-_MAX_TOKENS = 512  # the paper's calibration length
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Calibration text in batches. `texts` is asked at the first batch, and so never for a data-free method."""
+
+    loaded: LoadedModel
+    texts: Callable[[], Sequence[str]]
+    batch_size: int
+    seed: int
+
+    def stream(self, steps: int) -> Iterator[Batch]:
+        """`steps` batches, reshuffled at each pass over the texts; the same seed gives the same batches.
+
+        Raises:
+            HardenError: a text is empty once tokenized.
+        """
+        encoded = self._encoded()
+        generator = torch.Generator().manual_seed(self.seed)
+        order: list[int] = []
+        for _ in range(steps):
+            while len(order) < min(self.batch_size, len(encoded)):
+                order += torch.randperm(len(encoded), generator=generator).tolist()
+            taken, order = order[: self.batch_size], order[self.batch_size :]
+            yield _pad([encoded[index] for index in taken], self.loaded.device)
+
+    def once(self) -> tuple[Batch, ...]:
+        """Each text once, those of about the same length together, which need the least padding.
+
+        Raises:
+            HardenError: a text is empty once tokenized.
+        """
+        encoded = sorted(self._encoded(), key=len)
+        starts = range(0, len(encoded), self.batch_size)
+        return tuple(_pad(encoded[start : start + self.batch_size], self.loaded.device) for start in starts)
+
+    def _encoded(self) -> list[Tensor]:
+        ids = (self.loaded.tokenizer(text)["input_ids"][:_MAX_TOKENS] for text in self.texts())
+        encoded = [torch.tensor(tokens, dtype=torch.long) for tokens in ids]
+        if any(len(tokens) == 0 for tokens in encoded):
+            raise HardenError("a calibration prompt has no tokens", remedy="remove prompts that this tokenizer drops")
+        return encoded
 
 
 def _pad(rows: Sequence[Tensor], device: str) -> Batch:

@@ -16,7 +16,7 @@ from torch import Tensor
 from quantguard.core.progress import Progress
 from quantguard.core.scheme import Scheme
 from quantguard.grids.grid import Grid
-from quantguard.harden.interface import Choice, Method, Problem, Solution
+from quantguard.harden.turns import Choice, Chooser, Problem, Solution
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ LOWER: Final = FlipRatio(four_bit=0.06, int8=0.10)  # the ends of the published 
 UPPER: Final = FlipRatio(four_bit=0.10, int8=0.20)
 
 
-def flipguard(ratio: FlipRatio) -> Method:
+def flipguard(ratio: FlipRatio) -> Chooser:
     """The method with its share; see the module."""
 
     def method(problem: Problem, progress: Progress) -> Solution:

@@ -1,16 +1,12 @@
-"""Harden a checkpoint: choose roundings, commit the weights to them, write the files, ask the real quantizer.
-
-Several schemes are taken in turn. A later one yields: where its choice would change a level that an earlier one chose,
-the weight keeps its value. Weights that decide a block's or row's scale under any scheme never move.
-"""
+"""Harden a checkpoint: choose roundings, move the weights to them, write the files, ask the real quantizer."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -24,22 +20,24 @@ from quantguard.core.hardening import HardeningSummary
 from quantguard.core.progress import Progress, silent
 from quantguard.core.prompts import Prompt
 from quantguard.core.scheme import Scheme
-from quantguard.grids.commit import commit
 from quantguard.grids.grid import grid_for
-from quantguard.harden.calibration import Batch, batches, calibration_texts
+from quantguard.harden.auto import auto
+from quantguard.harden.calibration import Corpus, calibration_texts
 from quantguard.harden.flipguard import LOWER, UPPER, flipguard
-from quantguard.harden.interface import Method, Problem
+from quantguard.harden.interface import Method, Task
 from quantguard.harden.layers import load_rebuilt, require_levels, stored_layers
 from quantguard.harden.noise import noise
 from quantguard.harden.quantguard import quantguard
+from quantguard.harden.turns import in_turn
 from quantguard.models.load import LoadedModel
 from quantguard.models.threads import threads_for
 
 METHODS: Final[Mapping[str, Method]] = {
-    "quantguard": quantguard,
-    "noise": noise,
-    "flipguard": flipguard(UPPER),
-    "flipguard-low": flipguard(LOWER),
+    "auto": auto,
+    "quantguard": in_turn(quantguard),
+    "noise": in_turn(noise),
+    "flipguard": in_turn(flipguard(UPPER)),
+    "flipguard-low": in_turn(flipguard(LOWER)),
 }
 
 
@@ -75,8 +73,10 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
     loaded.model.requires_grad_(False)
     layers = stored_layers(checkpoint, loaded, request.schemes)
     original = layers.weights
+    corpus = Corpus(loaded, cache(partial(_texts, loaded, request, progress)), request.batch_size, request.seed)
+    task = Task(loaded, request.schemes, original, corpus, request.steps, request.seed)
     with threads_for(loaded.model, request.device):
-        repair = _solve(loaded, original, request, progress)
+        repair = METHODS[request.method](task, progress)
     weights = repair.weights
     stored = layers.as_stored(weights)
     rewrite(checkpoint, out, lambda entry, _: stored[entry.name].cpu(), frozenset(stored))
@@ -97,72 +97,14 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Repair:
-    weights: Mapping[str, Tensor]  # name -> (rows, columns), the dtype of the input
-    levels: Mapping[Scheme, Mapping[str, Tensor]]  # the level of each weight under each scheme, int64
-    losses: tuple[tuple[str, float], ...]  # (scheme and term, value at the last step)
-    steps: int  # optimizer steps taken, of all schemes
-
-
-def _solve(loaded: LoadedModel, original: Mapping[str, Tensor], request: HardenRequest, progress: Progress) -> _Repair:
-    """One scheme after the other, each starting from the weights that the one before has left."""
-
-    @cache
-    def texts() -> tuple[str, ...]:
-        return calibration_texts(
-            loaded,
-            request.calibration,
-            max_new_tokens=request.max_new_tokens,
-            batch_size=request.batch_size,
-            progress=progress,
-        )
-
-    frozen = {name: _deciding(weight) for name, weight in original.items()}
-    weights = dict(original)
-    levels: dict[Scheme, dict[str, Tensor]] = {}
-    losses: list[tuple[str, float]] = []
-    steps = 0
-    for scheme in request.schemes:
-        grid = grid_for(scheme)
-        problem = Problem(loaded, grid, weights, frozen, _stream(loaded, texts, request), request.steps, request.seed)
-        solution = METHODS[request.method](problem, progress)
-        for name, choice in solution.choices.items():
-            before = weights[name]
-            moved = commit(grid, before, choice.levels, near=choice.near, frozen=frozen[name])
-            moved = torch.where(moved.float().abs() > _limit(before), before, moved)
-            weights[name] = _yielding(moved, before, {s: done[name] for s, done in levels.items()})
-        levels[scheme] = {name: grid.nearest(weight) for name, weight in weights.items()}
-        losses += [(f"{scheme.value} {term}", value) for term, value in solution.losses]
-        steps += solution.steps
-    return _Repair(weights, levels, tuple(losses), steps)
-
-
-def _stream(loaded: LoadedModel, texts: Callable[[], Sequence[str]], request: HardenRequest) -> Iterator[Batch]:
-    """The batches of one scheme; `texts` is asked at the first one, and so never for a data-free method."""
-    yield from batches(loaded, texts(), batch_size=request.batch_size, steps=request.steps, seed=request.seed)
-
-
-def _deciding(weight: Tensor) -> Tensor:
-    """Weights that decide a scale under any scheme: moving one for this scheme would move the codes of another."""
-    masks = torch.stack([grid_for(scheme).pinned(weight) for scheme in Scheme])  # (schemes, rows, columns)
-    return masks.any(dim=0)
-
-
-def _limit(weight: Tensor) -> Tensor:
-    """The magnitude that no weight may outgrow, under any scheme: float32, the shape of `weight`.
-
-    A weight may go up one level of its row (INT8) and so past the maximum of its block (NF4, FP4).
-    """
-    limits = torch.stack([grid_for(scheme).magnitude_limit(weight) for scheme in Scheme])  # (schemes, rows, columns)
-    return limits.amin(dim=0)
-
-
-def _yielding(moved: Tensor, before: Tensor, earlier: Mapping[Scheme, Tensor]) -> Tensor:
-    """`moved`, but `before` wherever a level that an earlier scheme chose would change."""
-    for scheme, chosen in earlier.items():
-        moved = torch.where(grid_for(scheme).nearest(moved) == chosen, moved, before)
-    return moved
+def _texts(loaded: LoadedModel, request: HardenRequest, progress: Progress) -> tuple[str, ...]:
+    return calibration_texts(
+        loaded,
+        request.calibration,
+        max_new_tokens=request.max_new_tokens,
+        batch_size=request.batch_size,
+        progress=progress,
+    )
 
 
 def _flipped_share(scheme: Scheme, original: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:

@@ -1,48 +1,42 @@
-"""What a hardening method is: rounding problem in, levels out."""
+"""What a hardening method is: a model and the schemes to be safe under in, weights out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from quantguard.core.progress import Progress
-from quantguard.grids.grid import Grid
-from quantguard.harden.calibration import Batch
+from quantguard.core.scheme import Scheme
+from quantguard.harden.calibration import Corpus
 from quantguard.models.load import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """One model to be made safe under one grid."""
+class Task:
+    """One model to be made safe under some schemes."""
 
     loaded: LoadedModel  # full precision, not trained by any method
-    grid: Grid
-    weights: Mapping[str, Tensor]  # name -> (rows, columns), the input's dtype, on the model's device
-    frozen: Mapping[str, Tensor]  # name -> bool, True where a weight must keep its value
-    batches: Iterable[Batch]  # calibration text, one batch per optimizer step; the model runs when the first is taken
-    steps: int
+    schemes: tuple[Scheme, ...]  # not empty
+    weights: Mapping[str, Tensor]  # parameter -> (rows, columns), the input's dtype, on the model's device
+    corpus: Corpus  # calibration text; the model runs when it is first asked for
+    steps: int  # of an optimizer, for methods that have one
     seed: int  # of everything random that the method does
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """The levels a method chose for one layer."""
+class Repair:
+    """What a method made of the weights."""
 
-    levels: Tensor  # int64 (rows, columns), indices of the grid's levels
-    near: Tensor  # float32 (rows, columns), where the method would put the weight
-
-
-@dataclass(frozen=True, slots=True)
-class Solution:
-    choices: Mapping[str, Choice]
-    losses: tuple[tuple[str, float], ...] = ()  # (term, value at the last step); none where nothing is optimised
+    weights: Mapping[str, Tensor]  # parameter -> (rows, columns), the dtype of the input
+    levels: Mapping[Scheme, Mapping[str, Tensor]]  # what each weight is to round to under each scheme, int64
+    losses: tuple[tuple[str, float], ...] = ()  # (term, value at the end); none where nothing is optimised
     steps: int = 0  # optimizer steps taken
 
 
 class Method(Protocol):
-    """A plug-in: chooses a level for every free weight. Frozen and pinned weights keep the level they have."""
+    """A plug-in: moves weights so that stock rounding takes the levels it chose. No scale changes."""
 
-    def __call__(self, problem: Problem, progress: Progress) -> Solution: ...
+    def __call__(self, task: Task, progress: Progress) -> Repair: ...

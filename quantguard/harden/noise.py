@@ -13,7 +13,7 @@ from torch import Tensor
 
 from quantguard.core.progress import Progress
 from quantguard.grids.grid import Grid
-from quantguard.harden.interface import Choice, Problem, Solution
+from quantguard.harden.turns import Choice, Problem, Solution
 
 
 def noise(problem: Problem, progress: Progress) -> Solution:

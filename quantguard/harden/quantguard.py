@@ -16,7 +16,6 @@ from torch.func import functional_call
 from quantguard.core.progress import Progress
 from quantguard.core.scheme import Scheme
 from quantguard.harden.calibration import Batch
-from quantguard.harden.interface import Choice, Problem, Solution
 from quantguard.harden.losses import (
     DISTANCE_SCALE,
     DIVERGENCE_SCALE,
@@ -26,6 +25,7 @@ from quantguard.harden.losses import (
     reversal,
 )
 from quantguard.harden.rounding import Rounding, rounding_of
+from quantguard.harden.turns import Choice, Problem, Solution
 
 _LEARNING_RATE = {Scheme.INT8: 0.05, Scheme.FP4: 0.01, Scheme.NF4: 0.01}
 

@@ -22,9 +22,9 @@ from quantguard.grids.commit import commit
 from quantguard.grids.grid import Grid, grid_for
 from quantguard.harden.calibration import Batch
 from quantguard.harden.flipguard import LOWER, UPPER, FlipRatio, across, flipguard, most_rounded
-from quantguard.harden.harden import METHODS, HardenRequest, harden
-from quantguard.harden.interface import Choice, Problem, Solution
+from quantguard.harden.harden import HardenRequest, harden
 from quantguard.harden.noise import median_half_width, noise, noised
+from quantguard.harden.turns import Choice, Problem, Solution
 from quantguard.models.load import LoadedModel
 from quantguard.scan.scan import scan
 from tests.grids.real import round_trip
@@ -70,7 +70,8 @@ def per_block(grid: Grid, mask: Tensor) -> list[int]:
 
 
 def solve(method: str, asked: Problem) -> Solution:
-    return METHODS[method](asked, silent)
+    choosers = {"noise": noise, "flipguard": flipguard(UPPER), "flipguard-low": flipguard(LOWER)}
+    return choosers[method](asked, silent)
 
 
 @pytest.mark.parametrize("method", DATA_FREE)

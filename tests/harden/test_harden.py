@@ -126,7 +126,7 @@ def test_an_existing_output_is_not_touched(tmp_path: Path) -> None:
 
 def test_an_unknown_method_is_refused_by_name(tmp_path: Path) -> None:
     asked = HardenRequest((Scheme.NF4,), CALIBRATION, method="magic")
-    with pytest.raises(UsageError, match="known: quantguard"):
+    with pytest.raises(UsageError, match="known: auto, quantguard"):
         harden(canary_directory(CanaryKind.CLEAN), tmp_path / "out", asked)
 
 
