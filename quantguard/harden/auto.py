@@ -2,39 +2,100 @@
 
 First NF4 and FP4 together, whose levels are far apart; then INT8, whose steps are finer than what the first ones moved.
 See `descent` for the objective and docs/decisions/0014 for what it was chosen over.
+
+It streams. The full-precision model runs over the calibration text and each layer's inputs are summed up in a matrix
+of its own; as many layers as have room at once are repaired after one pass, and the next ones after another. Finished
+layers are on disk, so that a killed run goes on.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
+import torch
 from torch import Tensor
 
+from quantguard.core.errors import HardenError
 from quantguard.core.progress import Progress
 from quantguard.core.scheme import Scheme
+from quantguard.grids.block import BLOCK_SIZE
 from quantguard.grids.grid import grid_for
 from quantguard.harden.descent import descend
 from quantguard.harden.interface import Repair, Task
 from quantguard.harden.moments import second_moments
 from quantguard.harden.scales import deciding, furthest
+from quantguard.models.memory import free_memory, gibibytes
 
 FOUR_BIT_SHARE: Final = 0.03  # of the weights of a row that may move, for each 4-bit scheme
 INT8_SHARE: Final = 0.19  # of the weights whose INT8 level may change, those that moved for the others among them
 
+_PIECE: Final = 1 << 22  # weights that are repaired at once, whole rows
+_WEIGHT_BYTES: Final = 250  # that the repair of one needs, at the most
+_MOMENT_BYTES: Final = 3 * 4  # for each pair of a layer's inputs: their moment, and two copies while it is repaired
+_MOMENTS_ROOM: Final = 0.5  # of the free memory, for the moments of all layers of a pass
+
 
 def auto(task: Task, progress: Progress) -> Repair:
-    """Move weights of every layer until quantized outputs are those of full precision; see the module."""
-    batches = task.corpus.once()
-    moments = second_moments(task.loaded, list(task.weights), batches, len(batches), progress)
-    weights = {}
-    for done, (name, weight) in enumerate(task.weights.items(), 1):
-        weights[name] = _repaired(weight, moments[name], task.schemes) if name in moments else weight
-        progress("harden, layers", done, len(task.weights), name)
-    levels = {s: {name: grid_for(s).nearest(weight) for name, weight in weights.items()} for s in task.schemes}
-    return Repair(weights, levels)
+    """Move weights of every layer until quantized outputs are those of full precision; see the module.
+
+    Raises:
+        HardenError: one layer needs more memory than is free, said before the work.
+    """
+    done = set(task.kept.resumed(task.weights))
+    left = {name: weight for name, weight in task.weights.items() if name not in done}
+    runs = passes(left, free_memory(task.loaded.device))
+    if done:
+        progress("harden, layers", len(done), len(task.weights), "done before")
+    for number, names in enumerate(runs, 1):
+        batches = task.corpus.once()
+        told = partial(progress, "harden, inputs", total=len(batches), detail=f"pass {number} of {len(runs)}")
+        moments = second_moments(task.loaded, names, batches, told)
+        for name in names:
+            weight = task.weights[name]
+            # A layer that no text reached has no outputs to go by, and keeps its rounding.
+            task.kept.put(name, _repaired(weight, moments[name], task.schemes) if name in moments else weight)
+            done.add(name)
+            progress("harden, layers", len(done), len(task.weights), name)
+    return Repair(task.kept)
 
 
-def _repaired(weight: Tensor, moment: Tensor, schemes: tuple[Scheme, ...]) -> Tensor:
+def passes(weights: Mapping[str, Tensor], free: int) -> list[list[str]]:
+    """Consecutive layers whose inputs are summed up in one pass of the model, given `free` bytes of memory.
+
+    Raises:
+        HardenError: one of them needs more alone.
+    """
+    runs: list[list[str]] = []
+    taken = 0.0
+    for name, weight in weights.items():
+        moment = 4 * weight.shape[1] ** 2
+        needed = _MOMENT_BYTES * weight.shape[1] ** 2 + _WEIGHT_BYTES * min(weight.numel(), _PIECE)
+        if needed > free:
+            raise HardenError(
+                f"{name} needs {gibibytes(needed)} beside the model, and {gibibytes(free)} are free",
+                remedy="free memory, or use --device cpu on a machine with more of it",
+            )
+        if not runs or taken + moment > max(_MOMENTS_ROOM * free, moment):
+            runs.append([])
+            taken = 0.0
+        runs[-1].append(name)
+        taken += moment
+    return runs
+
+
+def _repaired(weight: Tensor, moment: Tensor, schemes: Sequence[Scheme]) -> Tensor:
+    """One layer, whole rows and blocks at a time: rows have no part in one another."""
+    rows, columns = weight.shape
+    aligned = BLOCK_SIZE // math.gcd(BLOCK_SIZE, columns)
+    several = max(1, _PIECE // (columns * aligned)) * aligned
+    pieces = (weight[start : start + several] for start in range(0, rows, several))
+    return torch.cat([_repaired_rows(piece, moment, schemes) for piece in pieces])
+
+
+def _repaired_rows(weight: Tensor, moment: Tensor, schemes: Sequence[Scheme]) -> Tensor:
     frozen, limit = deciding(weight), furthest(weight)
     four_bit = [grid_for(scheme) for scheme in schemes if scheme is not Scheme.INT8]
     moved = weight

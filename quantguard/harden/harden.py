@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from quantguard.checkpoint.layout import open_checkpoint
+from quantguard.checkpoint.digest import model_digest
+from quantguard.checkpoint.layout import Checkpoint, TensorEntry, open_checkpoint
 from quantguard.checkpoint.rewrite import rewrite
-from quantguard.core.errors import UsageError
+from quantguard.core.errors import QuantGuardError, UsageError
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.progress import Progress, silent
 from quantguard.core.prompts import Prompt
@@ -25,7 +28,8 @@ from quantguard.harden.auto import auto
 from quantguard.harden.calibration import Corpus, calibration_texts
 from quantguard.harden.flipguard import LOWER, UPPER, flipguard
 from quantguard.harden.interface import Method, Task
-from quantguard.harden.layers import load_rebuilt, require_levels, stored_layers
+from quantguard.harden.kept import Kept
+from quantguard.harden.layers import StoredLayers, load_rebuilt, require_levels, stored_layers
 from quantguard.harden.noise import noise
 from quantguard.harden.quantguard import quantguard
 from quantguard.harden.turns import in_turn
@@ -74,27 +78,51 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
     layers = stored_layers(checkpoint, loaded, request.schemes)
     original = layers.weights
     corpus = Corpus(loaded, cache(partial(_texts, loaded, request, progress)), request.batch_size, request.seed)
-    task = Task(loaded, request.schemes, original, corpus, request.steps, request.seed)
-    with threads_for(loaded.model, request.device):
-        repair = METHODS[request.method](task, progress)
-    weights = repair.weights
-    stored = layers.as_stored(weights)
-    rewrite(checkpoint, out, lambda entry, _: stored[entry.name].cpu(), frozenset(stored))
+    kept = Kept(out.with_name(f".{out.name}.hardening"), _identity(directory, request))
+    task = Task(loaded, request.schemes, original, corpus, kept, request.steps, request.seed)
     try:
-        for scheme in request.schemes:
-            require_levels(out, scheme, weights, repair.levels[scheme], request.device)
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
+        with threads_for(loaded.model, request.device):
+            repair = METHODS[request.method](task, progress)
+        _write(checkpoint, out, layers, repair.weights, request)
+        flipped = tuple((scheme, _flipped_share(scheme, original, repair.weights)) for scheme in request.schemes)
+    except QuantGuardError:
+        kept.remove()
         raise
+    kept.remove()
     return HardeningSummary(
         method=request.method,
         schemes=request.schemes,
         steps=repair.steps,
-        flipped_share=tuple((scheme, _flipped_share(scheme, original, weights)) for scheme in request.schemes),
+        flipped_share=flipped,
         seconds=time.monotonic() - started,
         losses=repair.losses,
         untouched=layers.untouched,
     )
+
+
+def _write(
+    checkpoint: Checkpoint, out: Path, layers: StoredLayers, weights: Mapping[str, Tensor], request: HardenRequest
+) -> None:
+    """The files, one tensor in memory at a time; removed again unless the real quantizer takes the chosen levels."""
+    held = {stored: name for name, stored in layers.stored.items()}
+
+    def replaced(entry: TensorEntry, _: Tensor) -> Tensor:
+        name = held[entry.name]
+        return layers.as_stored(name, weights[name]).cpu()
+
+    rewrite(checkpoint, out, replaced, frozenset(held))
+    try:
+        for scheme in request.schemes:
+            require_levels(out, scheme, weights, request.device)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _identity(directory: Path, request: HardenRequest) -> str:
+    """Digest of everything that the hardened layers are computed from."""
+    versions = [f"{name} {metadata.version(name)}" for name in ("quantguard", "torch", "transformers")]
+    return hashlib.sha256(repr((model_digest(directory), request, versions)).encode()).hexdigest()
 
 
 def _texts(loaded: LoadedModel, request: HardenRequest, progress: Progress) -> tuple[str, ...]:
@@ -110,5 +138,7 @@ def _texts(loaded: LoadedModel, request: HardenRequest, progress: Progress) -> t
 def _flipped_share(scheme: Scheme, original: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
     """Share of weights whose level under `scheme` is not the one the original had, 0..1."""
     grid = grid_for(scheme)
-    flipped = sum(int((grid.nearest(weights[name]) != grid.nearest(stored)).sum()) for name, stored in original.items())
+    flipped = 0
+    for name, stored in original.items():
+        flipped += int((grid.nearest(weights[name].to(stored.device)) != grid.nearest(stored)).sum())
     return flipped / sum(stored.numel() for stored in original.values())

@@ -11,6 +11,7 @@ from torch import Tensor
 from quantguard.core.progress import Progress
 from quantguard.core.scheme import Scheme
 from quantguard.harden.calibration import Corpus
+from quantguard.harden.kept import Kept
 from quantguard.models.load import LoadedModel
 
 
@@ -22,16 +23,16 @@ class Task:
     schemes: tuple[Scheme, ...]  # not empty
     weights: Mapping[str, Tensor]  # parameter -> (rows, columns), the input's dtype, on the model's device
     corpus: Corpus  # calibration text; the model runs when it is first asked for
+    kept: Kept  # where finished layers may be written, for a run that is killed
     steps: int  # of an optimizer, for methods that have one
     seed: int  # of everything random that the method does
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What a method made of the weights."""
+    """What a method made of the weights: their stock rounding is the one that it chose."""
 
     weights: Mapping[str, Tensor]  # parameter -> (rows, columns), the dtype of the input
-    levels: Mapping[Scheme, Mapping[str, Tensor]]  # what each weight is to round to under each scheme, int64
     losses: tuple[tuple[str, float], ...] = ()  # (term, value at the end); none where nothing is optimised
     steps: int = 0  # optimizer steps taken
 

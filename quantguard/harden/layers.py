@@ -32,9 +32,9 @@ class StoredLayers:
     transposed: frozenset[str]  # parameters that the files hold as (in_features, out_features)
     untouched: tuple[str, ...]  # names in the files of the matrices that the quantizer does not touch
 
-    def as_stored(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`weights`, given by parameter as those here are, by their names and in the shapes of the files."""
-        return {self.stored[name]: weight.T if name in self.transposed else weight for name, weight in weights.items()}
+    def as_stored(self, name: str, weight: Tensor) -> Tensor:
+        """The weight of parameter `name` in the shape of the files."""
+        return weight.T if name in self.transposed else weight
 
 
 def load_rebuilt(directory: Path, scheme: Scheme | None, device: str, *, beside: Path) -> LoadedModel:
@@ -107,14 +107,11 @@ def _is_matrix(entry: TensorEntry) -> bool:
     return entry.dtype in _FLOATING and len(entry.shape) in (2, 3)
 
 
-def require_levels(
-    out: Path, scheme: Scheme, weights: Mapping[str, Tensor], levels: Mapping[str, Tensor], device: str
-) -> None:
-    """Load what was written with the real quantizer and compare every weight with the choice made.
+def require_levels(out: Path, scheme: Scheme, weights: Mapping[str, Tensor], device: str) -> None:
+    """Load what was written with the real quantizer and compare the level of every weight with the one chosen for it.
 
     Args:
-        weights: parameter -> (out_features, in_features), as written.
-        levels: parameter -> the level chosen for each weight, int64, of the same shapes.
+        weights: parameter -> (out_features, in_features), where a method put them: each in the cell that it chose.
 
     Raises:
         HardenError: it quantizes a layer that was not planned, or returned another level.
@@ -122,18 +119,19 @@ def require_levels(
     grid = grid_for(scheme)
     loaded = load_rebuilt(out, scheme, device, beside=out)
     quantized = set(quantized_layers(loaded.model))
-    if left_out := sorted(quantized - set(levels)):
+    if left_out := sorted(quantized - set(weights)):
         raise HardenError(
             f"{scheme.value}: bitsandbytes quantizes {len(left_out)} layers that were not hardened, the first is"
             f" {left_out[0]}",
             path=out,
             remedy="report this with the versions of torch, transformers and bitsandbytes",
         )
-    for name, chosen in levels.items():
+    for name in weights:
         if name not in quantized:
             continue  # bitsandbytes leaves this layer in full precision, so its rounding does not exist
-        expected = grid.dequantize(chosen, grid.scale(weights[name]))
-        wrong = int((dequantized_weight(loaded.model, name).to(expected.device) != expected).sum())
+        weight = weights[name].to(device)
+        expected = grid.dequantize(grid.nearest(weight), grid.scale(weight))
+        wrong = int((dequantized_weight(loaded.model, name) != expected).sum())
         if wrong:
             raise HardenError(
                 f"{scheme.value}: bitsandbytes returned other levels than chosen for {wrong} of {expected.numel()}"

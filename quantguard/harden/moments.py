@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from quantguard.core.progress import Progress
 from quantguard.harden.calibration import Batch
 from quantguard.models.load import LoadedModel
 
@@ -25,7 +24,7 @@ class _Seen:
 
 
 def second_moments(
-    loaded: LoadedModel, names: Sequence[str], batches: Iterable[Batch], total: int, progress: Progress
+    loaded: LoadedModel, names: Sequence[str], batches: Iterable[Batch], on_batch: Callable[[int], None]
 ) -> dict[str, Tensor]:
     """Mean of x x^T over the tokens that each layer sees: parameter -> float32, (columns, columns).
 
@@ -34,7 +33,7 @@ def second_moments(
 
     Args:
         names: of the layers' weights, in the order in which they run.
-        total: batches, for the progress.
+        on_batch: told how many batches are done.
     """
     modules = {name: loaded.model.get_submodule(name.removesuffix(".weight")) for name in names}
     seen = _Seen(torch.ones(1, 1, dtype=torch.bool))
@@ -43,8 +42,9 @@ def second_moments(
         with torch.no_grad():
             for done, batch in enumerate(batches, 1):
                 seen.mask = batch.mask.bool()
-                loaded.model(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False)
-                progress("harden, inputs", done, total)
+                # Without the head, whose logits would be the largest tensor of all.
+                loaded.model.base_model(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False)
+                on_batch(done)
     finally:
         for hook in hooks:
             hook.remove()

@@ -78,7 +78,7 @@ def in_turn(choose: Chooser) -> Method:
             levels[scheme] = {name: grid.nearest(weight) for name, weight in weights.items()}
             losses += [(f"{scheme.value} {term}", value) for term, value in solution.losses]
             steps += solution.steps
-        return Repair(weights, levels, tuple(losses), steps)
+        return Repair(weights, tuple(losses), steps)
 
     return method
 

@@ -133,11 +133,10 @@ def test_an_unknown_method_is_refused_by_name(tmp_path: Path) -> None:
 def test_levels_that_the_quantizer_does_not_return_are_an_error(repaired: Path) -> None:
     stored = load_file(repaired / "model.safetensors")
     weights = {entry.name: stored[entry.name] for entry in linear_weights(open_checkpoint(repaired))}
-    grid = grid_for(Scheme.NF4)
-    levels = {name: grid.nearest(weight) for name, weight in weights.items()}
-    require_levels(repaired, Scheme.NF4, weights, levels, "cpu")
-    name = next(iter(levels))
-    levels[name] = levels[name].clone()
-    levels[name][0, 0] = (levels[name][0, 0] + 1) % 16
-    with pytest.raises(HardenError, match=f"1 of {levels[name].numel()} weights of {name}"):
-        require_levels(repaired, Scheme.NF4, weights, levels, "cpu")
+    require_levels(repaired, Scheme.NF4, weights, "cpu")
+    name = next(iter(weights))
+    meant = weights[name].clone()
+    free = (~grid_for(Scheme.NF4).pinned(meant)).nonzero()[0]
+    meant[*free] = -meant[*free]
+    with pytest.raises(HardenError, match=f"1 of {meant.numel()} weights of {name}"):
+        require_levels(repaired, Scheme.NF4, weights | {name: meant}, "cpu")
