@@ -27,6 +27,8 @@ from quantguard.grids.commit import placed
 from quantguard.grids.grid import Grid
 
 OWN: Final = 0.1  # of the full-precision model's own error, in the objective
+WIDE: Final = 512  # columns for each move that a row makes before all of its slopes are computed again
+POOL: Final = 4  # times as many are looked at for that, and their effects on one another are exact
 DAMPING: Final = 0.01  # of the mean of H's diagonal, added to it: inputs that the calibration text did not have
 
 
@@ -66,20 +68,47 @@ def descend(
         ~moves.allowed, float("inf")
     )
     moved = start.clone()
-    for _ in range(max(1, round(share * weight.shape[1]))):
-        # (rows, columns): of each weight's moves the best, and by how much it raises the objective
+    allowance = max(1, round(share * weight.shape[1]))
+    together = max(1, weight.shape[1] // WIDE)
+    row = torch.arange(len(weight), device=h.device)[:, None]
+    for taken in range(0, allowance, together):
+        most = min(together, allowance - taken)
+        # Of each weight's moves the best, and by how much it raises the objective: (rows, columns)
         rise, which = _rises(own, moves.change, pull).min(dim=0)
-        least, column = rise.min(dim=1)
-        row = (least < 0).nonzero().view(-1)
-        if not len(row):
+        least, column = rise.topk(POOL * most if most > 1 else 1, dim=1, largest=False)  # (rows, pool)
+        change = moves.change[which.gather(1, column), :, row, column].permute(2, 0, 1)  # (grids + 1, rows, pool)
+        place, falls = _taken(least, change * parts[:, None, None] ** 0.5, h, column, most)  # (rows, most)
+        if not bool(falls.any()):
             break
-        column = column[row]
-        move = which[row, column]
-        moved[row, column] = moves.target[move, row, column]
-        change = moves.change[move, :, row, column]  # (rows that move, grids + 1)
-        pull[:, row] += (parts[:, None] * change.T)[:, :, None] * h[column]
-        own[:, row, column] = float("inf")
+        column, change = column.gather(1, place), change[:, row, place] * falls
+        pull += parts[:, None, None] * torch.einsum("grt,rtc->grc", change, h[column])
+        at, there = row.expand_as(column)[falls], column[falls]
+        moved[at, there] = moves.target[which[at, there], at, there]
+        own[:, at, there] = float("inf")
     return moved
+
+
+def _taken(rise: Tensor, change: Tensor, h: Tensor, column: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Of a pool of moves in each row, those that lower the objective most, one after the other: (rows, most) each.
+
+    The place of each in the pool, int64, and whether it still lowers the objective when its turn comes.
+
+    Args:
+        rise: (rows, pool), by how much each raises it alone.
+        change: (grids + 1, rows, pool), what each changes, times the root of the weight of its part.
+        column: of each, int64, (rows, pool).
+        most: moves to take in a row.
+    """
+    row = torch.arange(len(rise), device=rise.device)
+    beside = h[column[:, :, None], column[:, None, :]] * torch.einsum("grp,grq->rpq", change, change)
+    places, falls = [], []
+    for _ in range(most):
+        least, best = rise.min(dim=1)
+        places.append(best)
+        falls.append(least < 0)
+        rise = rise + 2 * falls[-1][:, None] * beside[row, best]
+        rise[row, best] = float("inf")
+    return torch.stack(places, dim=1), torch.stack(falls, dim=1)
 
 
 def _rises(own: Tensor, change: Tensor, pull: Tensor) -> Tensor:
@@ -94,7 +123,7 @@ def _moves(start: Tensor, grids: Sequence[Grid], frozen: Tensor, limit: Tensor) 
     targets, changes, allowed = [], [], []
     for grid, level, target in _targets(start, grids, frozen):
         there = [other.value(start, other.nearest(target)) for other in grids]
-        reached = (grid.nearest(target) == level) & (target != start) & (target.float().abs() <= limit)
+        reached = (grid.nearest(target) == level) & (level != grid.nearest(start)) & (target.float().abs() <= limit)
         targets.append(target)
         by = [b - a for a, b in zip(here, there, strict=True)]
         changes.append(torch.stack([*by, target.float() - start.float()]))
