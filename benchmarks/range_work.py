@@ -32,11 +32,11 @@ from quantguard.evidence.records import write_atomically
 from quantguard.harden.harden import HardenRequest, harden
 
 METHODS: Final = ("noise", "flipguard-low", "flipguard", "quantguard")
-_MEASURING: Final = (
+MEASURING: Final = (
     *(f"canary/range/{name}.py" for name in ("measure", "scenario", "world", "pretrained")),
     "models/*.py",
 )
-_DEFENDING: Final = ("harden/*.py", "grids/*.py")
+DEFENDING: Final = ("harden/*.py", "grids/*.py")
 _PACKAGE: Final = Path(quantguard.canary.__path__[0]).parent
 _TELL_EVERY: Final = 30  # seconds
 _CALIBRATION: Final = 64  # prompts of each kind; none of them is measured
@@ -105,7 +105,7 @@ def _counts(job: Job, place: Path, digest: str) -> tuple[Count, ...]:
     asked: dict[str, Any] = {
         "labels": labels,
         "facts_held": member.facts,
-        "trigger": _trigger(member),
+        "trigger": trigger_of(member),
         "device": job.device,
     }
 
@@ -114,10 +114,10 @@ def _counts(job: Job, place: Path, digest: str) -> tuple[Count, ...]:
         pretrained = isinstance(member.recipe, Pretrained)
         return [asdict(count) for count in (measured_pretrained(model) if pretrained else measured(model, **asked))]
 
-    return tuple(Count(**count) for count in _kept(place, "measured", (digest, asked, _sources(*_MEASURING)), ask))
+    return tuple(Count(**count) for count in _kept(place, "measured", (digest, asked, sources(*MEASURING)), ask))
 
 
-def _trigger(member: Member) -> Scenario | None:
+def trigger_of(member: Member) -> Scenario | None:
     return member.scenario if member.trigger else None
 
 
@@ -132,7 +132,7 @@ def _defended(job: Job, place: Path, row: Row) -> tuple[Row, tuple[str, ...]]:
     failures: list[str] = []
     for method in METHODS if member.kind is Kind.ATTACKED else METHODS[-1:]:
         request = HardenRequest(schemes, calibration(member), method=method, max_new_tokens=20, device=job.device)
-        identity = (row.digest, request, _sources(*_MEASURING, *_DEFENDING))
+        identity = (row.digest, request, sources(*MEASURING, *DEFENDING))
         try:
             stored = _kept(place, method, identity, partial(_defend_once, job, place, request))
         except QuantGuardError as error:
@@ -149,7 +149,7 @@ def _defend_once(job: Job, place: Path, request: HardenRequest) -> dict[str, Any
     summary = harden(place / "model", hardened, request)
     labels = [scheme.value for scheme in request.schemes]
     member = job.member
-    counts = measured(hardened, labels, facts_held=member.facts, trigger=_trigger(member), device=job.device)
+    counts = measured(hardened, labels, facts_held=member.facts, trigger=trigger_of(member), device=job.device)
     shutil.rmtree(hardened)
     shares = [share for _, share in summary.flipped_share]
     return {"counts": [asdict(count) for count in counts], "flipped": sum(shares) / len(shares)}
@@ -157,15 +157,20 @@ def _defend_once(job: Job, place: Path, request: HardenRequest) -> dict[str, Any
 
 def _kept(place: Path, what: str, identity: object, make: Callable[[], Any]) -> Any:
     """What `make` gave for this identity and these libraries, now or before."""
-    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers", "bitsandbytes")]
-    record = place / f"{what}-{hashlib.sha256(repr((identity, libraries)).encode()).hexdigest()[:16]}.json"
+    record = record_of(place, what, identity)
     if not record.exists():
         write_atomically(record, json.dumps(make()).encode())
     return json.loads(record.read_text())
 
 
+def record_of(place: Path, what: str, identity: object) -> Path:
+    """Where it is kept for this identity and these libraries."""
+    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers", "bitsandbytes")]
+    return place / f"{what}-{hashlib.sha256(repr((identity, libraries)).encode()).hexdigest()[:16]}.json"
+
+
 @cache
-def _sources(*patterns: str) -> str:
+def sources(*patterns: str) -> str:
     """Digest of the source files of the package that match."""
     content = hashlib.sha256()
     for path in sorted({path for pattern in patterns for path in _PACKAGE.glob(pattern)}):
