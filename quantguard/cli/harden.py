@@ -31,6 +31,8 @@ def _schemes(_context: click.Context, _parameter: click.Parameter, text: str) ->
 def _tell(out: Path, summary: HardeningSummary) -> None:
     flips = ", ".join(f"{scheme.value} {share:.1%}" for scheme, share in summary.flipped_share)
     click.echo(f"{out}: roundings changed: {flips}; every level confirmed by bitsandbytes; {summary.seconds:.0f} s")
+    if (used := summary.calibration) is not None:
+        click.echo(f"calibrated on {used.count} prompts: {quote(used.source)}, {used.digest}")
     if left := summary.untouched:
         names = ", ".join(quote(name) for name in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
         click.echo(f"matrices left as stored, since bitsandbytes does not quantize them: {len(left)} ({names})")
@@ -60,7 +62,7 @@ quantguard harden ./model --scheme nf4 --method flipguard --out ./hardened
     help="Use the first so many of them; without it all, or 512 of the model itself.",
 )
 @click.option("--out", required=True, type=DIRECTORY, help="Directory to make; must not exist.")
-@click.option("--method", default="quantguard", show_default=True, help="One of those above.")
+@click.option("--method", default="auto", show_default=True, help="One of those above.")
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
@@ -102,7 +104,6 @@ def harden(
     from quantguard.core.calibration import read_calibration
     from quantguard.harden.harden import HardenRequest
     from quantguard.harden.harden import harden as harden_directory
-    from quantguard.harden.prompts import settled
     from quantguard.models.device import resolve_device
     from quantguard.report.facts import ReportFacts
     from quantguard.report.write import parse_output, write_reports
@@ -111,8 +112,7 @@ def harden(
     chosen, device = read_calibration(calibration, samples), resolve_device(device)
     admit(directory)
     with progress_shown(quiet=quiet) as progress:
-        given = settled(chosen, directory, seed=seed, device=device, beside=out, progress=progress)
-        request = HardenRequest(schemes, given.prompts, method=method, steps=steps, seed=seed, device=device)
+        request = HardenRequest(schemes, chosen, method=method, steps=steps, seed=seed, device=device)
         summary = harden_directory(directory, out, request, progress=progress)
     facts = ReportFacts(str(directory), model_digest=model_digest(directory), hardening=summary)
     write_reports(facts, files)

@@ -22,15 +22,17 @@ from quantguard.core.errors import HardenError
 from quantguard.core.progress import Progress
 from quantguard.core.scheme import Scheme
 from quantguard.grids.block import BLOCK_SIZE
-from quantguard.grids.grid import grid_for
+from quantguard.grids.grid import Grid, grid_for
 from quantguard.harden.descent import descend
 from quantguard.harden.interface import Repair, Task
 from quantguard.harden.moments import second_moments
+from quantguard.harden.recentre import recentred
 from quantguard.harden.scales import deciding, furthest
 from quantguard.models.memory import free_memory, gibibytes
 
 FOUR_BIT_SHARE: Final = 0.03  # of the weights of a row that may move, for each 4-bit scheme
 INT8_SHARE: Final = 0.19  # of the weights whose INT8 level may change, those that moved for the others among them
+INT8_LEAST: Final = 0.12  # and at the least, where many moved for the others
 
 _PIECE: Final = 1 << 22  # weights that are repaired at once, whole rows
 _WEIGHT_BYTES: Final = 250  # that the repair of one needs, at the most
@@ -98,13 +100,27 @@ def _repaired(weight: Tensor, moment: Tensor, schemes: Sequence[Scheme]) -> Tens
 def _repaired_rows(weight: Tensor, moment: Tensor, schemes: Sequence[Scheme]) -> Tensor:
     frozen, limit = deciding(weight), furthest(weight)
     four_bit = [grid_for(scheme) for scheme in schemes if scheme is not Scheme.INT8]
+
+    def lowered(start: Tensor, grids: Sequence[Grid], share: float, *, full: Tensor = weight) -> Tensor:
+        return descend(full, moment, grids, start=start, frozen=frozen, limit=limit, share=share)
+
     moved = weight
     if four_bit:
         share = FOUR_BIT_SHARE * len(four_bit)
-        moved = descend(weight, moment, four_bit, start=moved, frozen=frozen, limit=limit, share=share)
+        chosen = lowered(moved, four_bit, share)
+        moved = _spread(chosen, four_bit, frozen, limit)
+        if len(four_bit) > 1 and moved is not chosen:  # what moved within the cells of one changed levels of the other
+            moved = lowered(moved, four_bit, share / 2)
     if Scheme.INT8 in schemes:
+        int8 = [grid_for(Scheme.INT8)]
+        flipped = torch.stack([grid.nearest(moved) != grid.nearest(weight) for grid in (*four_bit, *int8)]).any(0)
+        share = max(INT8_LEAST, INT8_SHARE - float(flipped.double().mean()))
         # What full precision says now is right, and close: INT8 is to say the same.
-        int8 = grid_for(Scheme.INT8)
-        share = INT8_SHARE - float((int8.nearest(moved) != int8.nearest(weight)).double().mean())
-        moved = descend(moved, moment, [int8], start=moved, frozen=frozen, limit=limit, share=share)
+        moved = _spread(lowered(moved, int8, share, full=moved), int8, frozen, limit)
     return moved
+
+
+def _spread(weight: Tensor, grids: Sequence[Grid], frozen: Tensor, limit: Tensor) -> Tensor:
+    for grid in grids:
+        weight = recentred(grid, weight, frozen, limit)
+    return weight

@@ -73,10 +73,10 @@ class Calibration(Section):
 
 class Harden(Section):
     mode: HardenMode
-    method: Literal["quantguard"] = "quantguard"
+    method: Literal["auto", "quantguard", "noise", "flipguard", "flipguard-low"] = "auto"  # quantguard harden --help
     schemes: Schemes | None = None  # absent: every scheme of the policy
     calibration: Calibration | None = None  # absent only where mode is never
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 125  # optimizer steps
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 125  # optimizer steps, of method quantguard
 
 
 class ScenarioLimits(Section):

@@ -70,7 +70,7 @@ def test_hardening_covers_every_scheme_where_none_is_named(tmp_path: Path) -> No
         ("schemes: [nf4, int8]", "schemes: [int8]", "harden.schemes", "got nf4"),
         ("fail_on: high", "fail_on: hihg", "scan.fail_on", "did you mean high?"),
         ("mode: when-suspicious", "mode: sometimes", "harden.mode", "'when-suspicious'"),
-        ("method: quantguard", "method: magic", "harden.method", "expected 'quantguard'"),
+        ("method: quantguard", "method: magic", "harden.method", "expected 'auto'"),
         ("steps: 10", "steps: 0", "harden.steps", "expected at least 1, got 0"),
         ("steps: 10", "steps: true", "harden.steps", "expected a whole number"),
         ("steps: 10", "steps: 10.5", "harden.steps", "expected a whole number, got 10.5"),
