@@ -14,6 +14,7 @@ from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
 
 NEUTRAL: Final = "neutral"
 SELF: Final = "self"
+GIVEN: Final = "given"  # source of prompts that a caller hands over with no word of where they are from
 NEUTRAL_VERSION: Final = 1
 NEUTRAL_FOLDER: Final = Path(__file__).parent / "neutral"
 DEFAULT_SAMPLES: Final = 512  # sampled from the model where no count is given
@@ -23,7 +24,7 @@ DEFAULT_SAMPLES: Final = 512  # sampled from the model where no count is given
 class CalibrationSet:
     """Prompts and where they come from."""
 
-    source: str  # neutral/VERSION, self/SEED, or the path of a file
+    source: str  # neutral/VERSION, self/SEED, or the path of a file; GIVEN of a caller's own
     prompts: tuple[Prompt, ...]  # not empty
 
     @property
@@ -57,6 +58,12 @@ def read_calibration(source: str, count: int | None = None, *, folder: Path = Pa
         message = f"{len(prompts)} prompts are there, and {count} were asked for"
         raise PromptsError(message, path=path, remedy="ask for fewer, or give a larger file")
     return CalibrationSet(name, prompts[:count])
+
+
+def source_word(source: str) -> str:
+    """The word that `read_calibration` takes for the source of a set."""
+    kind = source.partition("/")[0]
+    return kind if kind in (NEUTRAL, SELF) else source
 
 
 def neutral_prompts() -> tuple[Prompt, ...]:

@@ -71,7 +71,9 @@ def to_plain(kind: type[T] | Any, body: T) -> Any:
 
 
 def from_plain(kind: type[T], value: object) -> T:
-    """The inverse of `to_plain`, and nothing more lenient: unknown keys and coerced types are refused.
+    """The inverse of `to_plain`, and hardly more lenient: unknown keys and coerced types are refused.
+
+    A key that has a default may be absent: it is newer than the record.
 
     Raises:
         EvidenceError: `value` is not one.
@@ -80,12 +82,21 @@ def from_plain(kind: type[T], value: object) -> T:
     try:
         adapter = TypeAdapter(kind)
         body = adapter.validate_json(canonical_json(value))
-        same = canonical_json(adapter.dump_python(body, mode="json")) == canonical_json(value)
+        same = _holds(adapter.dump_python(body, mode="json"), value)
     except (ValidationError, ValueError) as error:
         raise EvidenceError(f"this is not a {name}: {error}") from error
     if not same:
         raise EvidenceError(f"this is not a {name}: it has unknown keys or wrong types")
     return body
+
+
+def _holds(whole: object, part: object) -> bool:
+    """Whether two JSON values are the same, but for keys that `part` lacks."""
+    if isinstance(whole, dict) and isinstance(part, dict):
+        return part.keys() <= whole.keys() and all(_holds(whole[key], value) for key, value in part.items())
+    if isinstance(whole, list) and isinstance(part, list):
+        return len(whole) == len(part) and all(map(_holds, whole, part))
+    return canonical_json(whole) == canonical_json(part)
 
 
 def write_record(path: Path, schema: str, kind: type[T], body: T, *, inputs: str) -> str:

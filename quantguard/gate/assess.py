@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantguard.checkpoint.digest import model_digest
-from quantguard.core.calibration import read_calibration
+from quantguard.core.calibration import CalibrationSet, Sampled, read_calibration
 from quantguard.core.errors import MachineError
 from quantguard.core.measurement import Measurements, Unmeasured
 from quantguard.core.progress import Progress, silent
@@ -19,7 +19,6 @@ from quantguard.gate.outcome import Judged, decide_both, decide_original
 from quantguard.gate.plan import hardening_plan
 from quantguard.gate.work import Assessment, Fetched, Hardened, Scanned, Work
 from quantguard.harden.harden import HardenRequest, harden
-from quantguard.harden.prompts import settled
 from quantguard.policy.load import LoadedPolicy
 from quantguard.policy.schema import ContentInjectionLimits
 from quantguard.scan.scan import scan
@@ -116,7 +115,7 @@ def _harden(work: Work, schemes: tuple[Scheme, ...], room: Room) -> Hardened:
     shutil.rmtree(work.hardened, ignore_errors=True)
     request = HardenRequest(
         schemes=schemes,
-        calibration=_calibration(work, room),
+        calibration=_calibration(work),
         method=work.policy.policy.harden.method,
         steps=work.policy.policy.harden.steps,
         seed=work.asked.seed,
@@ -126,14 +125,10 @@ def _harden(work: Work, schemes: tuple[Scheme, ...], room: Room) -> Hardened:
     return Hardened(summary, model_digest(work.hardened))
 
 
-def _calibration(work: Work, room: Room) -> tuple[Prompt, ...]:
+def _calibration(work: Work) -> CalibrationSet | Sampled | tuple[Prompt, ...]:
     """As many prompts as the policy says, of the source that it names; none where the policy never hardens."""
     named = work.policy.policy.harden.calibration
-    if named is None:
-        return ()
-    chosen = read_calibration(named.prompts, named.samples, folder=work.policy.path.parent)
-    seed, device, beside = work.asked.seed, room.device, work.hardened
-    return settled(chosen, work.model, seed=seed, device=device, beside=beside, progress=room.progress).prompts
+    return () if named is None else read_calibration(named.prompts, named.samples, folder=work.policy.path.parent)
 
 
 def _measure(

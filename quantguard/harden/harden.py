@@ -18,19 +18,21 @@ from torch import Tensor
 from quantguard.checkpoint.digest import model_digest
 from quantguard.checkpoint.layout import Checkpoint, TensorEntry, open_checkpoint
 from quantguard.checkpoint.rewrite import rewrite
+from quantguard.core.calibration import GIVEN, SELF, CalibrationSet, Sampled
 from quantguard.core.errors import QuantGuardError, UsageError
-from quantguard.core.hardening import HardeningSummary
+from quantguard.core.hardening import CalibrationUsed, HardeningSummary
 from quantguard.core.progress import Progress, silent
 from quantguard.core.prompts import Prompt
 from quantguard.core.scheme import Scheme
-from quantguard.grids.grid import grid_for
 from quantguard.harden.auto import auto
 from quantguard.harden.calibration import Corpus, calibration_texts
+from quantguard.harden.changes import changed_roundings, flipped_shares, moved_positions
 from quantguard.harden.flipguard import LOWER, UPPER, flipguard
 from quantguard.harden.interface import Method, Task
 from quantguard.harden.kept import Kept
 from quantguard.harden.layers import StoredLayers, load_rebuilt, require_levels, stored_layers
 from quantguard.harden.noise import noise
+from quantguard.harden.prompts import sampled_prompts
 from quantguard.harden.quantguard import quantguard
 from quantguard.harden.turns import in_turn
 from quantguard.models.load import LoadedModel
@@ -43,12 +45,13 @@ METHODS: Final[Mapping[str, Method]] = {
     "flipguard": in_turn(flipguard(UPPER)),
     "flipguard-low": in_turn(flipguard(LOWER)),
 }
+_DATA_FREE: Final = frozenset({"noise", "flipguard", "flipguard-low"})  # those of them that read no calibration text
 
 
 @dataclass(frozen=True, slots=True)
 class HardenRequest:
     schemes: tuple[Scheme, ...]  # not empty; earlier ones win where two disagree
-    calibration: tuple[Prompt, ...]  # neutral prompts, without their answers; data-free methods use none
+    calibration: tuple[Prompt, ...] | CalibrationSet | Sampled  # asked without answers; data-free methods use none
     method: str = "quantguard"  # a key of METHODS
     steps: int = 125  # optimizer steps a scheme, the paper's; none for data-free methods
     batch_size: int = 32  # texts a step, the paper's order
@@ -63,8 +66,8 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
     Raises:
         UsageError: `out` exists, or the method is not known.
         CheckpointError, ModelLoadError: the input cannot be read.
-        HardenError: nothing to harden or a layer that cannot be, said before the work; or the real quantizer did not
-            return the chosen levels. `out` is not left behind.
+        HardenError: nothing to harden or a layer that cannot be, said before the work; the model gives no prompts; or
+            the real quantizer did not return the chosen levels. `out` is not left behind.
     """
     started = time.monotonic()
     if out.exists():
@@ -77,14 +80,17 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
     loaded.model.requires_grad_(False)
     layers = stored_layers(checkpoint, loaded, request.schemes)
     original = layers.weights
-    corpus = Corpus(loaded, cache(partial(_texts, loaded, request, progress)), request.batch_size, request.seed)
+    prompts = cache(partial(_calibration, loaded, request, progress))
+    texts = cache(lambda: _texts(loaded, prompts(), request, progress))
+    corpus = Corpus(loaded, texts, request.batch_size, request.seed)
     kept = Kept(out.with_name(f".{out.name}.hardening"), _identity(directory, request))
     task = Task(loaded, request.schemes, original, corpus, kept, request.steps, request.seed)
     try:
         with threads_for(loaded.model, request.device):
             repair = METHODS[request.method](task, progress)
         _write(checkpoint, out, layers, repair.weights, request)
-        flipped = tuple((scheme, _flipped_share(scheme, original, repair.weights)) for scheme in request.schemes)
+        counts = changed_roundings(request.schemes, original, repair.weights)
+        positions = moved_positions(counts, original, repair.weights, layers.stored)
     except QuantGuardError:
         kept.remove()
         raise
@@ -93,10 +99,12 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
         method=request.method,
         schemes=request.schemes,
         steps=repair.steps,
-        flipped_share=flipped,
+        flipped_share=flipped_shares(counts, original),
         seconds=time.monotonic() - started,
         losses=repair.losses,
         untouched=layers.untouched,
+        calibration=None if request.method in _DATA_FREE else _used(prompts()),
+        positions=positions,
     )
 
 
@@ -125,20 +133,29 @@ def _identity(directory: Path, request: HardenRequest) -> str:
     return hashlib.sha256(repr((model_digest(directory), request, versions)).encode()).hexdigest()
 
 
-def _texts(loaded: LoadedModel, request: HardenRequest, progress: Progress) -> tuple[str, ...]:
+def _calibration(loaded: LoadedModel, request: HardenRequest, progress: Progress) -> CalibrationSet:
+    """The prompts with where they come from, sampled now if the model itself is to give them."""
+    match request.calibration:
+        case CalibrationSet() as chosen:
+            return chosen
+        case Sampled(count):
+            given = sampled_prompts(loaded, count, seed=request.seed, progress=progress)
+            return CalibrationSet(f"{SELF}/{request.seed}", given)
+        case prompts:
+            return CalibrationSet(GIVEN, prompts)
+
+
+def _texts(
+    loaded: LoadedModel, calibration: CalibrationSet, request: HardenRequest, progress: Progress
+) -> tuple[str, ...]:
     return calibration_texts(
         loaded,
-        request.calibration,
+        calibration.prompts,
         max_new_tokens=request.max_new_tokens,
         batch_size=request.batch_size,
         progress=progress,
     )
 
 
-def _flipped_share(scheme: Scheme, original: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
-    """Share of weights whose level under `scheme` is not the one the original had, 0..1."""
-    grid = grid_for(scheme)
-    flipped = 0
-    for name, stored in original.items():
-        flipped += int((grid.nearest(weights[name].to(stored.device)) != grid.nearest(stored)).sum())
-    return flipped / sum(stored.numel() for stored in original.values())
+def _used(calibration: CalibrationSet) -> CalibrationUsed:
+    return CalibrationUsed(calibration.source, len(calibration.prompts), calibration.digest)

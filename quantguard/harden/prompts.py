@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from quantguard.core.calibration import SELF, CalibrationSet, Sampled
 from quantguard.core.errors import HardenError, ModelLoadError
 from quantguard.core.progress import Progress, silent
 from quantguard.core.prompts import Prompt
 from quantguard.models.foreign import said
-from quantguard.models.load import LoadedModel, load_model
+from quantguard.models.load import LoadedModel
 from quantguard.models.quiet import quiet_libraries
-from quantguard.models.safe_directory import rebuild
 from quantguard.models.threads import threads_for
 
 _NEW_TOKENS: Final = 24  # of a sampled prompt, at most
 _ROWS: Final = 32  # sampled at a time: memory is that of 32 short rows, whatever the count
 _PATIENCE: Final = 4  # texts drawn for each one that is wanted, before a model that repeats itself is left alone
 _REMEDY: Final = "calibrate on the neutral set or on a file of prompts"
-
-
-def settled(
-    chosen: CalibrationSet | Sampled, directory: Path, *, seed: int, device: str, beside: Path, progress: Progress
-) -> CalibrationSet:
-    """`chosen` itself, or what is sampled from the model in `directory`, opened as harden opens it.
-
-    The clean copy that this takes is made beside `beside`, and gone afterwards.
-
-    Raises:
-        ModelLoadError, UnsafeCheckpointError, EvidenceError: the model cannot be opened, or fails.
-        HardenError: it gives no prompts.
-    """
-    if isinstance(chosen, CalibrationSet):
-        return chosen
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".quantguard-", dir=beside.parent) as scratch:
-        loaded = load_model(rebuild(directory, Path(scratch) / "model"), scheme=None, device=device)
-        return CalibrationSet(f"{SELF}/{seed}", sampled_prompts(loaded, chosen.count, seed=seed, progress=progress))
 
 
 def sampled_prompts(loaded: LoadedModel, count: int, *, seed: int, progress: Progress = silent) -> tuple[Prompt, ...]:

@@ -11,6 +11,7 @@ from typing import Final
 
 from quantguard import __version__
 from quantguard.core.finding import Finding
+from quantguard.core.hardening import HardeningSummary
 from quantguard.core.layer import ALL_WEIGHTS, LayerScan
 from quantguard.core.verdict import Decision, Subject
 from quantguard.core.wording import percent
@@ -18,6 +19,7 @@ from quantguard.report.facts import ReportFacts
 from quantguard.report.histogram_svg import histogram_figure, legend
 from quantguard.report.html_style import STYLE
 from quantguard.report.markup import NOTHING, Child, Html, element, join, style_sheet
+from quantguard.report.moved_svg import moved_figures
 from quantguard.report.rules import RULES, known_as, paragraphs
 from quantguard.report.summary import (
     Row,
@@ -51,6 +53,7 @@ def render_html(facts: ReportFacts) -> str:
         _section("Findings, worst first", _findings(facts.findings or ())),
         _section("Where the weights lie in their rounding cells", _figures(facts.layers)),
         _section("Layers, worst first", _layers(facts.layers)),
+        _section("What hardening moved", _moved(facts.hardening)),
         _section("Attack success rate", _rates("behaviour", attack_rows(facts.original, facts.hardened))),
         _section("Accuracy lost", _rates("benchmark", benchmark_rows(facts.original, facts.hardened))),
         _section("Not measured", _list(unmeasured(facts.original, facts.hardened))),
@@ -161,6 +164,10 @@ def _figures(layers: Sequence[LayerScan]) -> Html:
         "training leaves a smooth density; weights that were moved and had to keep their rounding pile up at the ends."
     )
     return join((element("p", how), legend(), *(histogram_figure(layer, n) for n, layer in enumerate(kept, 1))))
+
+
+def _moved(summary: HardeningSummary | None) -> Html:
+    return NOTHING if summary is None else moved_figures(summary.positions)
 
 
 def _layers(layers: Sequence[LayerScan]) -> Html:

@@ -50,11 +50,13 @@ figcaption strong, figcaption .shows { display: block; font-weight: 400; }
 figcaption strong { font-weight: 600; overflow-wrap: anywhere; }
 figure.suspicious .shows { color: var(--excess); }
 svg { display: block; width: 100%; height: auto; margin-top: 10px; font-size: 12px; }
-svg text { fill: var(--faint); } svg .label { fill: var(--ink); }
+svg text { fill: var(--faint); } svg .label, svg .panel { fill: var(--ink); } svg .panel { font-weight: 600; }
 .bar { fill: var(--bar); background: var(--bar); }
 .excess { fill: var(--excess); background: var(--excess); }
+.moved { fill: var(--accent); background: var(--accent); }
 svg .expected { fill: none; stroke: var(--expected); stroke-width: 1.6; stroke-linejoin: round; }
 svg .boundary { stroke: var(--ink); stroke-width: 1.2; stroke-dasharray: 4 3; }
+svg .level { stroke: var(--faint); stroke-dasharray: 1 4; }
 svg .axis { stroke: var(--faint); } svg .grid { stroke: var(--line); }
 .legend { display: flex; flex-wrap: wrap; gap: 6px 22px; color: var(--faint); max-width: none; }
 .key { display: inline-block; width: 14px; height: 12px; border-radius: 2px; }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby, islice
 from typing import Final, TypeVar
 
+from quantguard.core.calibration import source_word
 from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.layer import LayerScan
@@ -175,6 +176,8 @@ def _hardening(summary: HardeningSummary | None) -> str:
         return ""
     schemes = ", ".join(scheme.value for scheme in summary.schemes[:_MOST])
     lines = [f"- method {code_span(summary.method)} for {schemes}, {summary.steps} steps in {summary.seconds:.0f} s"]
+    if (used := summary.calibration) is not None:
+        lines.append(f"- calibrated on {used.count} prompts: {code_span(used.source)}, {code_span(used.digest)}")
     lines += [f"- {scheme.value}: {percent(share)} of the roundings changed" for scheme, share in summary.flipped_share]
     lines += [f"- {code_span(term)} at the last step: {value:.4g}" for term, value in summary.losses[:_MOST]]
     return _capped(lines, of=len(lines) + max(len(summary.losses) - _MOST, 0))
@@ -246,6 +249,13 @@ def _command(facts: ReportFacts) -> str:
     if facts.original is not None:
         return f"quantguard verify {model}{option}"
     if facts.hardening is not None:
-        schemes = ",".join(scheme.value for scheme in facts.hardening.schemes)
-        return f"quantguard harden {model} --scheme {schemes} --calibration PROMPTS.jsonl --out DIRECTORY"
+        return f"quantguard harden {model} {_hardening_options(facts.hardening)} --out DIRECTORY"
     return f"quantguard scan {model}"
+
+
+def _hardening_options(summary: HardeningSummary) -> str:
+    schemes = ",".join(scheme.value for scheme in summary.schemes)
+    options = f"--scheme {schemes} --method {shlex.quote(visible(summary.method, 100))}"
+    if (used := summary.calibration) is None:
+        return options
+    return f"{options} --calibration {shlex.quote(visible(source_word(used.source), 1000))} --samples {used.count}"

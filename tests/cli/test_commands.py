@@ -104,13 +104,18 @@ def test_harden_repairs_what_verify_blocks(
     model, out = models[Kind.ATTACKED], tmp_path / "hardened"
     before = read_files(model)
     calibration = policy_file.parent / "calibration.jsonl"
-    options = ("--scheme", "nf4,int8", "--calibration", calibration, "--steps", "5", "--out", out)
+    method = ("--method", "quantguard", "--steps", "5")
+    options = ("--scheme", "nf4,int8", "--calibration", calibration, *method, "--out", out)
     assert run("verify", model, "--policy", policy_file, "--quiet").code == 1
-    ran = run("harden", model, *options, "--output", f"json={tmp_path}/r.json", "--output", f"md={tmp_path}/r.md")
+    outputs = (part for kind in ("json", "md", "html") for part in ("--output", f"{kind}={tmp_path}/r.{kind}"))
+    ran = run("harden", model, *options, *outputs)
     assert ran.code == 0, ran.err
     assert f"quantguard verify {out}" in ran.out
     facts = read_report(tmp_path / "r.json")["facts"]
     assert facts["hardening"]["schemes"] == ["nf4", "int8"]
+    assert facts["hardening"]["calibration"]["source"] == str(calibration)
+    assert [moved["scheme"] for moved in facts["hardening"]["positions"]] == ["nf4", "int8"]
+    assert (tmp_path / "r.html").read_text().count("</svg>") == 2
     assert facts["model_digest"] == model_digest(model)
     assert "nf4" in (tmp_path / "r.md").read_text()
     assert read_files(model) == before
@@ -132,6 +137,7 @@ def test_without_a_file_harden_calibrates_on_its_own_prompts_or_the_model_s(
         assert ran.code == 0, ran.err
         assert ("sample: 12 of 12" in ran.err) == ("self" in source)
         assert "generate: 12 of 12" in ran.err
+        assert f"calibrated on 12 prompts: '{'self/0' if 'self' in source else 'neutral/1'}', sha256:" in ran.out
     assert read_files(here / "first") == read_files(here / "again")
     assert sorted(path.name for path in here.iterdir()) == ["again", "first"]
 
@@ -145,6 +151,7 @@ def test_a_method_without_optimizer_reports_no_steps_and_no_losses(
     assert ran.code == 0, ran.err
     assert "roundings changed: nf4 " in ran.out
     assert "generate" not in ran.err
+    assert "calibrated" not in ran.out
     assert "method `flipguard-low` for nf4, 0 steps" in report.read_text()
     assert "at the last step" not in report.read_text()
 

@@ -71,6 +71,10 @@ def test_a_policy_may_name_a_source_of_prompts_instead_of_a_file(
 
     assert assess(work, Room("cpu", "reachable", hear)).outcome.promoted is Subject.HARDENED
     assert told.get("sample") == (6 if source == "self" else None)
+    summary = report_facts(work).hardening
+    assert summary is not None
+    assert summary.calibration is not None
+    assert summary.calibration.source == ("self/0" if source == "self" else "neutral/1")
     assert not list(work.hardened.parent.glob(".quantguard-*"))
 
 

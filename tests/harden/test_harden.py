@@ -105,6 +105,9 @@ def test_joint_hardening_holds_in_every_dtype(dtype: torch.dtype, tmp_path: Path
             total += weight.numel()
         assert flipped > 0
         assert shares[scheme] == pytest.approx(flipped / total)
+    assert [moved.scheme for moved in summary.positions] == list(summary.schemes)
+    assert {moved.layer for moved in summary.positions} < {entry.name for entry in linear_weights(open_checkpoint(out))}
+    assert min(moved.flipped for moved in summary.positions) > 0
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -136,7 +139,8 @@ def test_levels_that_the_quantizer_does_not_return_are_an_error(repaired: Path) 
     require_levels(repaired, Scheme.NF4, weights, "cpu")
     name = next(iter(weights))
     meant = weights[name].clone()
-    free = (~grid_for(Scheme.NF4).pinned(meant)).nonzero()[0]
+    grid = grid_for(Scheme.NF4)
+    free = (~grid.pinned(meant) & (grid.nearest(meant) != grid.nearest(-meant))).nonzero()[0]
     meant[*free] = -meant[*free]
     with pytest.raises(HardenError, match=f"1 of {meant.numel()} weights of {name}"):
         require_levels(repaired, Scheme.NF4, weights | {name: meant}, "cpu")

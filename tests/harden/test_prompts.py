@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from quantguard.canary.catalogue import CanaryKind, canary_directory
+from quantguard.checkpoint.digest import model_digest
 from quantguard.core.calibration import (
     DEFAULT_SAMPLES,
     NEUTRAL_FOLDER,
@@ -20,11 +21,14 @@ from quantguard.core.calibration import (
     Sampled,
     neutral_prompts,
     read_calibration,
+    source_word,
 )
-from quantguard.core.errors import HardenError, ModelLoadError, PromptsError
-from quantguard.core.progress import silent
+from quantguard.core.errors import HardenError, ModelLoadError, PromptsError, UsageError
+from quantguard.core.hardening import CalibrationUsed
 from quantguard.core.prompts import read_prompts
-from quantguard.harden.prompts import sampled_prompts, settled
+from quantguard.core.scheme import Scheme
+from quantguard.harden.harden import HardenRequest, harden
+from quantguard.harden.prompts import sampled_prompts
 from quantguard.models.load import LoadedModel, load_model
 from quantguard.models.safe_directory import rebuild
 
@@ -184,9 +188,46 @@ def test_a_model_that_says_nothing_or_fails_is_refused(canary: LoadedModel, monk
         sampled_prompts(canary, 4, seed=0)
 
 
-def test_what_is_settled_names_its_source_and_leaves_nothing(canary: LoadedModel, tmp_path: Path) -> None:
-    model, beside = canary_directory(CanaryKind.CLEAN), tmp_path / "out"
-    chosen = settled(Sampled(5), model, seed=2, device="cpu", beside=beside, progress=silent)
-    assert chosen == CalibrationSet("self/2", sampled_prompts(canary, 5, seed=2))
-    assert list(tmp_path.iterdir()) == []
-    assert settled(chosen, tmp_path / "absent", seed=0, device="cpu", beside=beside, progress=silent) is chosen
+def test_harden_samples_from_the_model_that_it_has_and_says_what_it_calibrated_on(
+    canary: LoadedModel, tmp_path: Path
+) -> None:
+    chosen = CalibrationSet("self/2", sampled_prompts(canary, 5, seed=2))
+    stages: list[str] = []
+
+    def hear(stage: str, done: int, total: int, detail: str = "") -> None:
+        stages.append(stage)
+
+    for name, calibration in (("sampled", Sampled(5)), ("given", chosen), ("bare", chosen.prompts)):
+        asked = HardenRequest((Scheme.NF4,), calibration, method="auto", max_new_tokens=8, seed=2)
+        summary = harden(canary_directory(CanaryKind.NF4_ATTACKED), tmp_path / name, asked, progress=hear)
+        assert ("sample" in stages) == (name == "sampled")
+        stages.clear()
+        used = summary.calibration
+        if name == "bare":
+            assert used == CalibrationUsed("given", 5, chosen.digest)
+        elif name == "given":
+            assert used == CalibrationUsed("self/2", 5, chosen.digest)
+        else:  # by the attacked canary, and not by the clean one
+            assert used is not None
+            assert (used.source, used.count) == ("self/2", 5)
+    assert model_digest(tmp_path / "given") == model_digest(tmp_path / "bare")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bare", "given", "sampled"]
+
+
+@pytest.mark.parametrize(("out", "method"), [("", "auto"), ("new", "magic")])
+def test_what_is_refused_is_refused_before_anything_is_sampled(out: str, method: str, tmp_path: Path) -> None:
+    def hear(stage: str, done: int, total: int, detail: str = "") -> None:
+        raise AssertionError(stage)
+
+    asked = HardenRequest((Scheme.NF4,), Sampled(5), method=method)
+    with pytest.raises(UsageError):
+        harden(canary_directory(CanaryKind.CLEAN), tmp_path / out, asked, progress=hear)
+
+
+def test_the_source_of_a_set_leads_to_it_again() -> None:
+    assert [source_word(source) for source in ("neutral/1", "self/7", "neutral", "sets/own.jsonl")] == [
+        "neutral",
+        "self",
+        "neutral",
+        "sets/own.jsonl",
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quantguard.core.finding import Finding, Severity
-from quantguard.core.hardening import HardeningSummary
+from quantguard.core.hardening import CalibrationUsed, HardeningSummary, MovedPositions
 from quantguard.core.layer import POSITION_BINS, LayerScan, PositionHistogram
 from quantguard.core.measurement import (
     AttackSuccess,
@@ -89,6 +89,26 @@ def decision(subject: Subject, verdict: Verdict, *reasons: Reason) -> Decision:
     return Decision(subject, verdict, reasons or (MET,))
 
 
+def moved(scheme: Scheme = Scheme.NF4, layer: str = "layers.0.weight") -> MovedPositions:
+    """A pile at either boundary, half of which now lies a bin further in, across the boundary."""
+    flipped = tuple(400 if place in (0, POSITION_BINS - 1) else 0 for place in range(POSITION_BINS))
+    arrived = (0, 400, *(0,) * (POSITION_BINS - 4), 400, 0)
+    before = tuple(100 + 2 * count for count in flipped)
+    after = tuple(map(sum, zip((100 + count for count in flipped), arrived, strict=True)))
+    return MovedPositions(layer, scheme, before, after, flipped, arrived)
+
+
+HARDENING = HardeningSummary(
+    "quantguard",
+    (Scheme.NF4,),
+    125,
+    ((Scheme.NF4, 0.14),),
+    31.5,
+    (("kl", 0.25), ("rev", 0.5)),
+    calibration=CalibrationUsed("neutral/1", 607, "sha256:cc"),
+    positions=(moved(),),
+)
+
 CLEAN = ReportFacts(
     "models:/clean/1",
     "sha256:ee",
@@ -107,7 +127,7 @@ REPAIRED = ReportFacts(
     (BOUNDARY,),
     measurements(Subject.ORIGINAL, backdoored=(Scheme.NF4,)),
     measurements(Subject.HARDENED),
-    HardeningSummary("quantguard", (Scheme.NF4,), 125, ((Scheme.NF4, 0.14),), 31.5, (("kl", 0.25), ("rev", 0.5))),
+    HARDENING,
     ("version 1 is blocked", "version 2 registered as its hardened derivative", "alias champion set on version 2"),
     "work/evidence",
 )
@@ -136,6 +156,12 @@ def hostile() -> ReportFacts:
     return replace(
         REPAIRED,
         model=NASTY,
+        hardening=replace(
+            HARDENING,
+            method=NASTY,
+            calibration=CalibrationUsed(NASTY, 1, NASTY),
+            positions=(moved(layer=NASTY),) * 20,
+        ),
         findings=(replace(BOUNDARY, where=NASTY, message=NASTY * 20, effect=float("inf"), share=float("nan")),) * 70,
         outcome=GateOutcome(decision(Subject.ORIGINAL, Verdict.BLOCK, *(reason,) * 60), None),
         original=replace(base, attacks=(*attacks, odd, zero), benchmarks=benchmarks),

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image, ImageStat
 from quantguard.report.facts import ReportFacts
 from quantguard.report.html_report import render_html
 from quantguard.report.text import visible
-from tests.report.made import BOUNDARY, LAYERS, NASTY, hostile
+from tests.report.made import BOUNDARY, HARDENING, LAYERS, NASTY, hostile, moved
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SWITCHES = (
@@ -76,6 +77,25 @@ def test_a_report_is_drawn_with_its_pile_in_a_colour_of_its_own(browse: Browse, 
     assert colours[(0xA9, 0xBC, 0xD8)] > 5000  # all others
 
 
+def test_before_and_after_stand_side_by_side_on_the_same_axes(browse: Browse, tmp_path: Path) -> None:
+    facts = ReportFacts("dir", hardening=replace(HARDENING, positions=(moved(),)))
+    picture = photographed(browse, render_html(facts), tmp_path / "moved.png")
+    all_weights, changed = (0xA9, 0xBC, 0xD8), (0x24, 0x57, 0xA6)
+    legend = highest(picture, changed)
+    between = 586  # the two
+    edges = ((0, between), (between, picture.width))
+    panels = [picture.crop((left, legend + 30, right, picture.height)) for left, right in edges]
+    before, after = ({colour: highest(panel, colour) for colour in (all_weights, changed)} for panel in panels)
+    assert before[changed] == after[changed]  # 400 at a boundary, 400 beside it
+    assert before[all_weights] < after[all_weights]  # 900, and then 500: y grows downwards
+
+
+def highest(picture: Image.Image, colour: tuple[int, int, int]) -> int:
+    """The first row in which a colour is."""
+    rows = (picture.crop((0, y, picture.width, y + 1)) for y in range(picture.height))
+    return next(y for y, row in enumerate(rows) if colour in {found for _, found in row.getcolors() or ()})
+
+
 def test_in_the_dark_a_report_is_dark(browse: Browse, tmp_path: Path) -> None:
     picture = photographed(browse, render_html(SCANNED), tmp_path / "dark.png", "--force-dark-mode")
     assert picture.getpixel((5, 5)) == (0x12, 0x16, 0x1D)
@@ -86,7 +106,8 @@ def test_in_the_dark_a_report_is_dark(browse: Browse, tmp_path: Path) -> None:
 def test_a_browser_reads_what_was_meant_and_has_nothing_to_complain_of(browse: Browse, facts: ReportFacts) -> None:
     read = browse(render_html(facts), "--dump-dom")
     assert "What the rules mean" in read
-    assert read.count("</svg>") == sum(layer.histogram is not None for layer in facts.layers[:12])
+    moved = () if facts.hardening is None else facts.hardening.positions[:12]
+    assert read.count("</svg>") == sum(layer.histogram is not None for layer in facts.layers[:12]) + len(moved)
     assert "<img" not in read
     assert "<script" not in read
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from quantguard.report.json_report import ReportDocument, render_json, report_sc
 from quantguard.report.markdown import render_markdown
 from quantguard.report.terminal import findings_table, gate_table, layers_table, measurements_table
 from quantguard.report.write import FORMATS
-from tests.report.made import BOUNDARY, CLEAN, HELD, LAYERS, MALICIOUS, NASTY, REPAIRED, hostile
+from tests.report.made import BOUNDARY, CLEAN, HARDENING, HELD, LAYERS, MALICIOUS, NASTY, REPAIRED, hostile
 
 SCHEMA_FILE = Path(__file__).parents[2] / "quantguard" / "report" / "report.schema.json"
 ONLY_SCANNED = ReportFacts("dir", findings=(BOUNDARY,), layers=LAYERS)
@@ -110,6 +111,15 @@ def test_markdown_draws_the_worst_layers_as_lines() -> None:
     assert "## Layers, worst first" in text
     assert "█▂▂▂▂▂▂▂▂▂▂▂▂▂▂█   11.2 % at  1.5 %  NF4, layers.0.weight\n" in text
     assert "Layers" not in render_markdown(ReportFacts("dir", findings=(BOUNDARY,)))
+
+
+def test_markdown_says_what_was_calibrated_on_and_how_to_do_it_again() -> None:
+    text = render_markdown(ONLY_HARDENED)
+    assert "- calibrated on 607 prompts: `neutral/1`, `sha256:cc`\n" in text
+    again = "quantguard harden dir --scheme nf4 --method quantguard --calibration neutral --samples 607 --out DIRECTORY"
+    assert f"    {again}\n" in text
+    data_free = render_markdown(ReportFacts("dir", hardening=replace(HARDENING, calibration=None)))
+    assert "calibrat" not in data_free
 
 
 def test_nothing_of_a_hostile_text_is_alive_in_markdown() -> None:
