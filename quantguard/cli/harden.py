@@ -62,7 +62,7 @@ quantguard harden ./model --scheme nf4 --method flipguard --out ./hardened
     help="Use the first so many of them; without it all, or 512 of the model itself.",
 )
 @click.option("--out", required=True, type=DIRECTORY, help="Directory to make; must not exist.")
-@click.option("--method", default="quantguard", show_default=True, help="One of those above.")
+@click.option("--method", default="auto", show_default=True, help="One of those above.")
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
