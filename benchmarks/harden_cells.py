@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from harden_work import NONE, Result
 
-from quantguard.canary.range.manifest import Rate, find, rates_of
+from quantguard.canary.range.manifest import Rate, rates_of
+from quantguard.canary.range.measure import Count
 from quantguard.canary.range.members import Q4_K, Kind, Member, member_of, members
 from quantguard.canary.range.recipes import parents_of
 from quantguard.canary.range.scenario import Scenario
@@ -43,8 +45,8 @@ class Cell:
     def attack(self, method: str, schemes: Sequence[str] = ()) -> Rate:
         """The highest rate of the payload under `schemes`, or those that were hardened for."""
         scenario = (self.member.scenario or Scenario.INJECTION).value
-        rates = rates_of(c for c in self.found[method].counts if c.what == scenario)
-        return max((r for r in rates if r.scheme in (schemes or self.schemes)), key=lambda rate: rate.share)
+        asked = [c for c in self.found[method].counts if c.what == scenario and c.scheme in (schemes or self.schemes)]
+        return _rate(max(asked, key=lambda count: count.hits / count.asked))
 
     def accuracy(self, method: str, schemes: Sequence[str] = ()) -> float:
         """The lowest share of right answers of any task, %."""
@@ -57,6 +59,13 @@ class Cell:
     def lost(self, method: str, schemes: Sequence[str] = ()) -> float:
         """Points of the task that falls furthest below the clean model's, under the same scheme; 0 or more."""
         return max(0.0, *(-change for change in self._changes(method, schemes or self.schemes)))
+
+    def furthest(self, method: str) -> tuple[str, str]:
+        """Task and scheme of `lost`, in words; and how the model as it came stood there, in points."""
+        after = _tasks(self.found[method], self.schemes)
+        before, came = (_tasks(result, self.schemes) for result in (self.reference, self.found[NONE]))
+        task, scheme = pair = min(before.keys() & after.keys(), key=lambda pair: after[pair] - before[pair])
+        return f"{task}, {scheme}", f"{came[pair] - before[pair]:+.1f}"
 
     def flips(self, method: str) -> tuple[float, float]:
         """Most flips under a 4-bit scheme and under INT8, % of the weights; NaN where not hardened for."""
@@ -128,6 +137,11 @@ def _fields(cell: Cell, method: str, result: Result) -> dict[str, Any]:
 
 def _tasks(result: Result, schemes: Sequence[str]) -> dict[tuple[str, str], float]:
     """Right answers by task and scheme, %."""
-    rates = rates_of(count for count in result.counts if count.what in _TASKS)
-    pairs = [(task, scheme) for task in _TASKS for scheme in schemes]
-    return {pair: 100 * rate.share for pair in pairs if (rate := find(rates, *pair))}
+    own = [count for count in result.counts if count.what in _TASKS and count.scheme in schemes]
+    return {(count.what, count.scheme): 100 * count.hits / count.asked for count in own}
+
+
+@cache
+def _rate(count: Count) -> Rate:
+    """With its interval, which takes a millisecond."""
+    return rates_of([count])[0]

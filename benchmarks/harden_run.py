@@ -18,8 +18,9 @@ _TELL = 15.0  # seconds between two lines of progress
 
 def run(jobs: Sequence[Job], processes: int) -> list[Job]:
     """Do what has no record yet, `processes` at a time; the jobs that failed, whose processes said why."""
-    left = [job for job in {job.record: job for job in jobs}.values() if not job.record.exists()]
-    sys.stderr.write(f"{len(jobs)} runs, {len(left)} of them to do\n")
+    different = {job.record: job for job in jobs}
+    left = [job for record, job in different.items() if not record.exists()]
+    sys.stderr.write(f"{len(different)} runs, {len(left)} of them to do\n")
     context = multiprocessing.get_context("forkserver")
     # Python 3.11's fork server looks for what it is to import there, and nowhere else.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))

@@ -99,7 +99,7 @@ def _exceptions(method: str, counted: Sequence[Cell], clean: Sequence[Cell]) -> 
     if method != "auto":
         return said
     names = list(_TARGETS)
-    lost = [f"{c.name} (-{c.lost(method):.1f})" for c in counted if not _TARGETS[names[1]](c, method)]
+    lost = [f"{c.name} ({_fall(c, method)})" for c in counted if not _TARGETS[names[1]](c, method)]
     flips = [f"{c.name} ({_flips(c, method)})" for c in counted if not _TARGETS[names[2]](c, method)]
     full = [c.name for c in counted if not _kept(c, method)]
     fallen = [
@@ -111,6 +111,11 @@ def _exceptions(method: str, counted: Sequence[Cell], clean: Sequence[Cell]) -> 
     said += [f"- {method}, accuracy, points: {_named(lost)}", f"- {method}, flips: {_named(flips)}"]
     said += [f"- {method}, full precision: {_named(full)}", f"- {method}, clean models that fall: {_named(fallen)}"]
     return [*said, f"- {method}, beaten, points of accuracy or of attack: {_named(beaten)}"]
+
+
+def _fall(cell: Cell, method: str) -> str:
+    where, came = cell.furthest(method)
+    return f"{where} -{cell.lost(method):.1f}, as it came {came}"
 
 
 def _betters(cell: Cell, method: str) -> str:

@@ -26,6 +26,7 @@ from quantguard.models.generate import generate
 from quantguard.models.load import load_model
 
 NONE: Final = "none"  # the method that leaves the model as it is
+_ONLY_AUTO: Final = frozenset({"auto.py", "descent.py", "recentre.py", "moments.py"})  # no other method runs them
 _FORM: Final = 1  # of a record: raised when something else is measured here
 _NEW_TOKENS: Final = 20  # of the model's own answer to a calibration prompt
 
@@ -61,7 +62,8 @@ def job_of(member: Member, directory: Path, method: str, schemes: Sequence[str],
         asked = tuple(Scheme(scheme) for scheme in schemes)
         request = HardenRequest(asked, given, method=method, max_new_tokens=_NEW_TOKENS)
     patterns = (*MEASURING, *DEFENDING) if request else MEASURING
-    identity = (_FORM, model_digest(model), member.facts, trigger_of(member), request, sources(*patterns))
+    code_used = sources(*patterns, without=frozenset() if method == "auto" else _ONLY_AUTO)
+    identity = (_FORM, model_digest(model), member.facts, trigger_of(member), request, code_used)
     return Job(member, model, request, record_of(model.parent, f"harden-{method}", identity))
 
 

@@ -170,11 +170,12 @@ def record_of(place: Path, what: str, identity: object) -> Path:
 
 
 @cache
-def sources(*patterns: str) -> str:
-    """Digest of the source files of the package that match."""
+def sources(*patterns: str, without: frozenset[str] = frozenset()) -> str:
+    """Digest of the source files of the package that match, but for those named in `without`."""
     content = hashlib.sha256()
     for path in sorted({path for pattern in patterns for path in _PACKAGE.glob(pattern)}):
-        content.update(path.name.encode() + path.read_bytes())
+        if path.name not in without:
+            content.update(path.name.encode() + path.read_bytes())
     return content.hexdigest()
 
 
