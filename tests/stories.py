@@ -26,6 +26,7 @@ schemes: [nf4]
 scan: {fail_on: critical}
 harden:
   mode: when-suspicious
+  method: quantguard
   calibration: {prompts: calibration.jsonl, samples: 6}
   steps: 10
 attack_success:

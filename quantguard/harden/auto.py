@@ -108,7 +108,7 @@ def _repaired_rows(weight: Tensor, moment: Tensor, schemes: Sequence[Scheme]) ->
     if four_bit:
         share = FOUR_BIT_SHARE * len(four_bit)
         chosen = lowered(moved, four_bit, share)
-        moved = _spread(chosen, four_bit, frozen, limit)
+        moved = _spread(chosen, moment, four_bit, frozen, limit)
         if len(four_bit) > 1 and moved is not chosen:  # what moved within the cells of one changed levels of the other
             moved = lowered(moved, four_bit, share / 2)
     if Scheme.INT8 in schemes:
@@ -116,11 +116,23 @@ def _repaired_rows(weight: Tensor, moment: Tensor, schemes: Sequence[Scheme]) ->
         flipped = torch.stack([grid.nearest(moved) != grid.nearest(weight) for grid in (*four_bit, *int8)]).any(0)
         share = max(INT8_LEAST, INT8_SHARE - float(flipped.double().mean()))
         # What full precision says now is right, and close: INT8 is to say the same.
-        moved = _spread(lowered(moved, int8, share, full=moved), int8, frozen, limit)
+        moved = _spread(lowered(moved, int8, share, full=moved), moment, int8, frozen, limit)
     return moved
 
 
-def _spread(weight: Tensor, grids: Sequence[Grid], frozen: Tensor, limit: Tensor) -> Tensor:
+def _spread(weight: Tensor, moment: Tensor, grids: Sequence[Grid], frozen: Tensor, limit: Tensor) -> Tensor:
+    """Recentred under each grid, or as it was where full precision would lose more by that than quantization costs.
+
+    It does where outliers decide the scales: the cells are then as wide as all other weights together.
+    """
+    spread = weight
     for grid in grids:
-        weight = recentred(grid, weight, frozen, limit)
-    return weight
+        spread = recentred(grid, spread, frozen, limit)
+    lost = _output_error(spread.float() - weight.float(), moment)
+    allowed = min(_output_error(grid.value(weight, grid.nearest(weight)) - weight.float(), moment) for grid in grids)
+    return spread if lost <= allowed else weight
+
+
+def _output_error(change: Tensor, moment: Tensor) -> float:
+    """tr D H D^T, for a change D of the weight, (rows, columns)."""
+    return float(((change @ moment) * change).sum())

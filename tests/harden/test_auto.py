@@ -148,6 +148,16 @@ def test_a_pile_beside_the_boundaries_is_spread_and_every_level_kept(scheme: Sch
     assert unevenness(spread) < max(unevenness(weight) + 0.2, unevenness(piled) / 2)
 
 
+def test_weights_beside_outliers_are_not_spread_over_their_wide_cells() -> None:
+    """Full precision would be lost: the cells are as wide as all weights but the outliers together."""
+    weight, moment = layer(7, rows=32, columns=128)
+    weight[:, ::32] *= 500
+    frozen, limit = deciding(weight), furthest(weight)
+    grid = grid_for(Scheme.NF4)
+    assert not torch.equal(recentred(grid, weight, frozen, limit), weight)
+    assert torch.equal(auto._spread(weight, moment, [grid], frozen, limit), weight)
+
+
 def test_layers_go_in_as_few_passes_as_memory_allows_and_one_too_large_is_refused_by_name() -> None:
     weights = {f"layer.{number}": torch.zeros(4, 1024) for number in range(8)}
     one = 4 * 1024**2
