@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.member.name}, {'+'.join(self.schemes)}"
+        return f"{self.member.name}, {'all' if self.schemes == JOINT else '+'.join(self.schemes)}"
 
     def attack(self, method: str, schemes: Sequence[str] = ()) -> Rate:
         """The highest rate of the payload under `schemes`, or those that were hardened for."""

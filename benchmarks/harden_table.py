@@ -81,7 +81,10 @@ def _summary(counted: Sequence[Cell], clean: Sequence[Cell]) -> str:
     for method in methods:
         exceptions += _exceptions(method, counted, clean)
     table = _markdown(["target", "of", *methods], rows)
-    return f"How many cells meet each target.\n\n{table}\n\nExceptions by name.\n\n" + "\n".join(exceptions)
+    return (
+        f"How many cells meet each target.\n\n{table}\n\nExceptions by name, and what each was hardened for.\n\n"
+        + "\n".join(exceptions)
+    )
 
 
 def _modes(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
