@@ -31,9 +31,10 @@ from quantguard.harden.scales import deciding, furthest
 from quantguard.models.memory import free_memory, gibibytes
 
 FOUR_BIT_SHARE: Final = 0.03  # of the weights of a row that may move, for each 4-bit scheme
-INT8_SHARE: Final = 0.19  # of the weights whose INT8 level may change, those that moved for the others among them
+INT8_SHARE: Final = 0.19  # that the descent may give another INT8 level, those moved for the others included
 INT8_LEAST: Final = 0.12  # and at the least, where many moved for the others
 
+_SPREAD_LOSS: Final = 0.01  # of a layer's output; 0.0006 in prepared layers of the range, 350 beside injected outliers
 _PIECE: Final = 1 << 22  # weights that are repaired at once, whole rows
 _WEIGHT_BYTES: Final = 250  # that the repair of one needs, at the most
 _MOMENT_BYTES: Final = 3 * 4  # for each pair of a layer's inputs: their moment, and two copies while it is repaired
@@ -121,18 +122,17 @@ def _repaired_rows(weight: Tensor, moment: Tensor, schemes: Sequence[Scheme]) ->
 
 
 def _spread(weight: Tensor, moment: Tensor, grids: Sequence[Grid], frozen: Tensor, limit: Tensor) -> Tensor:
-    """Recentred under each grid, or as it was where full precision would lose more by that than quantization costs.
+    """Recentred under each grid, or as it was where that would change what full precision says.
 
-    It does where outliers decide the scales: the cells are then as wide as all other weights together.
+    It would where outliers decide the scales: the cells are then as wide as all other weights together.
     """
     spread = weight
     for grid in grids:
         spread = recentred(grid, spread, frozen, limit)
-    lost = _output_error(spread.float() - weight.float(), moment)
-    allowed = min(_output_error(grid.value(weight, grid.nearest(weight)) - weight.float(), moment) for grid in grids)
-    return spread if lost <= allowed else weight
+    lost, whole = (_power(of, moment) for of in (spread.float() - weight.float(), weight.float()))
+    return spread if lost <= _SPREAD_LOSS * whole else weight
 
 
-def _output_error(change: Tensor, moment: Tensor) -> float:
-    """tr D H D^T, for a change D of the weight, (rows, columns)."""
-    return float(((change @ moment) * change).sum())
+def _power(weight: Tensor, moment: Tensor) -> float:
+    """Mean square of what a weight, (rows, columns), puts out, summed over the rows: tr W H W^T."""
+    return float(((weight @ moment) * weight).sum())
