@@ -11,6 +11,7 @@ stopped, by kill -9 too, goes on where it was.
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import platform
 import sys
@@ -31,6 +32,7 @@ from quantguard.harden.harden import METHODS
 
 _COMPARED: Final = (NONE, "noise", "flipguard", "quantguard", "auto")
 # Two members with facts are also hardened with other numbers of calibration prompts.
+_RECORD: Final = Path("benchmarks/harden.jsonl.gz")
 _SIZES: Final = (16, 64, 256, 1000)
 _SIZED: Final = ("content-injection-nf4-neox-64-facts-1900", "content-injection-nf4+fp4+int8-neox-64-facts-1350")
 
@@ -59,7 +61,7 @@ def main() -> int:
     sys.stderr.write(f"{(time.monotonic() - began) / 60:.0f} minutes, {options.jobs} processes of one thread\n")
     sys.stdout.write(f"torch {torch.__version__}, {platform.machine()}\n\n{tables(cells, found)}")
     if not options.only and methods == _COMPARED:
-        write_atomically(options.record, "".join(lines(cells)).encode())
+        write_atomically(options.record, gzip.compress("".join(lines(cells)).encode(), mtime=0))
     return 0
 
 
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", metavar="TEXT", help="attacks whose name contains it, and their bases")
     parser.add_argument("--methods", default=",".join(_COMPARED), metavar="A,B", help="default: %(default)s")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
-    parser.add_argument("--record", type=Path, default=Path("benchmarks/harden.jsonl"), help="what a whole run found")
+    parser.add_argument("--record", type=Path, default=_RECORD, help="what a whole run found, compressed")
     return parser
 
 

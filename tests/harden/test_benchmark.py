@@ -40,7 +40,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def run(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *options: str) -> int:
-    arguments = ["harden.py", "--range", str(tmp_path / "range"), "--record", str(tmp_path / "harden.jsonl"), *options]
+    arguments = ["harden.py", "--range", str(tmp_path / "range"), "--record", str(tmp_path / "harden.jsonl.gz"), *options]
     monkeypatch.setattr("sys.argv", arguments)
     code: int = module.main()
     return code
@@ -59,7 +59,7 @@ def test_an_attack_is_shown_as_it_was_and_as_auto_leaves_it_and_a_second_run_doe
     assert run(benchmark, monkeypatch, tmp_path, "--only", ATTACKED, "--methods", "none,auto") == 0
     assert capsys.readouterr().out == first
     assert {path: path.stat().st_mtime_ns for path in records} == records
-    assert not (tmp_path / "harden.jsonl").exists()
+    assert not (tmp_path / "harden.jsonl.gz").exists()
 
 
 def test_what_cannot_begin_says_why(
