@@ -40,7 +40,14 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def run(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *options: str) -> int:
-    arguments = ["harden.py", "--range", str(tmp_path / "range"), "--record", str(tmp_path / "harden.jsonl.gz"), *options]
+    arguments = [
+        "harden.py",
+        "--range",
+        str(tmp_path / "range"),
+        "--record",
+        str(tmp_path / "harden.jsonl.gz"),
+        *options,
+    ]
     monkeypatch.setattr("sys.argv", arguments)
     code: int = module.main()
     return code
