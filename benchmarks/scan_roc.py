@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--range", type=Path, default=Path("quantguard-range"), help="what make range built")
     parser.add_argument("--images", type=Path, default=Path("docs/images"), help="where the pictures go")
-    parser.add_argument("--record", type=Path, default=Path("benchmarks/scan_roc.jsonl"), help="what each scan said")
+    parser.add_argument("--record", type=Path, default=Path("benchmarks/scan_roc.jsonl.gz"), help="what each scan said")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
     parser.add_argument("--quick", action="store_true", help="a few checkpoints, tables only")
     return parser
