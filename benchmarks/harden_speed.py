@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +35,7 @@ from quantguard.harden.quantguard import quantguard
 from quantguard.harden.scales import deciding
 from quantguard.harden.turns import Problem
 from quantguard.models.load import LoadedModel
+from quantguard.models.memory import free_memory
 
 _SHAPES = {  # hidden, intermediate, layers, heads, heads of keys, vocabulary
     "small": (256, 704, 4, 4, 2, 2000),
@@ -155,7 +157,10 @@ def _auto(model: LlamaForCausalLM, weights: dict[str, Tensor], batches: tuple[Ba
     loaded = _loaded(model, device)
     corpus = _Given(loaded, tuple, 0, 0, batches)
     with tempfile.TemporaryDirectory() as scratch:
-        auto(Task(loaded, tuple(Scheme), weights, corpus, Kept(Path(scratch) / "kept", "speed"), 0, 0), silent)
+        kept = Kept(Path(scratch) / "kept", "speed")
+        shapes = {name: (len(weight), weight.shape[1]) for name, weight in weights.items()}
+        room = partial(free_memory, device)
+        auto(Task(loaded, tuple(Scheme), weights, shapes, corpus, kept, 0, 0, room), silent)
 
 
 def _seconds(job: Callable[[], None], device: str) -> float:

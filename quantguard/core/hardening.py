@@ -57,4 +57,6 @@ class HardeningSummary:
     losses: tuple[tuple[str, float], ...] = ()  # (term, value at the last step), in the order of the method
     untouched: tuple[str, ...] = ()  # matrices that the quantizer leaves alone, by their names in the files: as stored
     calibration: CalibrationUsed | None = None  # None: the method reads no text
+    unchanged: tuple[str, ...] = ()  # quantized layers, by the names in the files, none of whose roundings was changed
+    outliers: tuple[str, ...] = ()  # of those, and of the others, with a weight in each group that drowns the rest
     positions: tuple[MovedPositions, ...] = ()  # of the layer with the most changed roundings, by scheme; or of none

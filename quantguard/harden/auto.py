@@ -10,7 +10,6 @@ layers are on disk, so that a killed run goes on.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -21,23 +20,21 @@ from torch import Tensor
 from quantguard.core.errors import HardenError
 from quantguard.core.progress import Progress
 from quantguard.core.scheme import Scheme
-from quantguard.grids.block import BLOCK_SIZE
 from quantguard.grids.grid import Grid, grid_for
 from quantguard.harden.descent import descend
 from quantguard.harden.interface import Repair, Task
 from quantguard.harden.moments import second_moments
+from quantguard.harden.pieces import row_pieces
+from quantguard.harden.plan import repair_bytes
 from quantguard.harden.recentre import recentred
 from quantguard.harden.scales import deciding, furthest
-from quantguard.models.memory import free_memory, gibibytes
+from quantguard.models.memory import gibibytes
 
 FOUR_BIT_SHARE: Final = 0.03  # of the weights of a row that may move, for each 4-bit scheme
 INT8_SHARE: Final = 0.19  # that the descent may give another INT8 level, those moved for the others included
 INT8_LEAST: Final = 0.12  # and at the least, where many moved for the others
 
 _SPREAD_LOSS: Final = 0.01  # of a layer's output; 0.0006 in prepared layers of the range, 350 beside injected outliers
-_PIECE: Final = 1 << 22  # weights that are repaired at once, whole rows
-_WEIGHT_BYTES: Final = 250  # that the repair of one needs, at the most
-_MOMENT_BYTES: Final = 3 * 4  # for each pair of a layer's inputs: their moment, and two copies while it is repaired
 _MOMENTS_ROOM: Final = 0.5  # of the free memory, for the moments of all layers of a pass
 
 
@@ -48,8 +45,8 @@ def auto(task: Task, progress: Progress) -> Repair:
         HardenError: one layer needs more memory than is free, said before the work.
     """
     done = set(task.kept.resumed(task.weights))
-    left = {name: weight for name, weight in task.weights.items() if name not in done}
-    runs = passes(left, free_memory(task.loaded.device))
+    left = {name: shape for name, shape in task.shapes.items() if name not in done}
+    runs = passes(left, task.room())
     if done:
         progress("harden, layers", len(done), len(task.weights), "done before")
     for number, names in enumerate(runs, 1):
@@ -59,23 +56,28 @@ def auto(task: Task, progress: Progress) -> Repair:
         for name in names:
             weight = task.weights[name]
             # A layer that no text reached has no outputs to go by, and keeps its rounding.
-            task.kept.put(name, _repaired(weight, moments[name], task.schemes) if name in moments else weight)
+            if name in moments:
+                weight = _repaired(weight, moments[name].to(weight.device), task.schemes)
+            task.kept.put(name, weight)
             done.add(name)
             progress("harden, layers", len(done), len(task.weights), name)
     return Repair(task.kept)
 
 
-def passes(weights: Mapping[str, Tensor], free: int) -> list[list[str]]:
+def passes(shapes: Mapping[str, tuple[int, int]], free: int) -> list[list[str]]:
     """Consecutive layers whose inputs are summed up in one pass of the model, given `free` bytes of memory.
+
+    Args:
+        shapes: layer -> (rows, columns).
 
     Raises:
         HardenError: one of them needs more alone.
     """
     runs: list[list[str]] = []
     taken = 0.0
-    for name, weight in weights.items():
-        moment = 4 * weight.shape[1] ** 2
-        needed = _MOMENT_BYTES * weight.shape[1] ** 2 + _WEIGHT_BYTES * min(weight.numel(), _PIECE)
+    for name, (rows, columns) in shapes.items():
+        moment = 4 * columns**2
+        needed = repair_bytes(rows, columns)
         if needed > free:
             raise HardenError(
                 f"{name} needs {gibibytes(needed)} beside the model, and {gibibytes(free)} are free",
@@ -91,11 +93,7 @@ def passes(weights: Mapping[str, Tensor], free: int) -> list[list[str]]:
 
 def _repaired(weight: Tensor, moment: Tensor, schemes: Sequence[Scheme]) -> Tensor:
     """One layer, whole rows and blocks at a time: rows have no part in one another."""
-    rows, columns = weight.shape
-    aligned = BLOCK_SIZE // math.gcd(BLOCK_SIZE, columns)
-    several = max(1, _PIECE // (columns * aligned)) * aligned
-    pieces = (weight[start : start + several] for start in range(0, rows, several))
-    return torch.cat([_repaired_rows(piece, moment, schemes) for piece in pieces])
+    return torch.cat([_repaired_rows(weight[rows], moment, schemes) for rows in row_pieces(*weight.shape)])
 
 
 def _repaired_rows(weight: Tensor, moment: Tensor, schemes: Sequence[Scheme]) -> Tensor:

@@ -11,6 +11,7 @@ from quantguard.core.hardening import MovedPositions
 from quantguard.core.layer import POSITION_BINS
 from quantguard.core.scheme import Scheme
 from quantguard.grids.grid import Grid, grid_for
+from quantguard.harden.pieces import row_pieces
 
 Counts = Mapping[str, Mapping[Scheme, int]]  # parameter -> changed roundings under each scheme
 
@@ -22,15 +23,14 @@ def changed_roundings(
     counts = {}
     for name, before in original.items():
         after = weights[name].to(before.device)
-        counts[name] = {scheme: int(_flipped(grid_for(scheme), before, after).sum()) for scheme in schemes}
+        counts[name] = {scheme: _count(grid_for(scheme), before, after) for scheme in schemes}
     return counts
 
 
-def flipped_shares(counts: Counts, original: Mapping[str, Tensor]) -> tuple[tuple[Scheme, float], ...]:
-    """Share of all weights whose rounding was changed, 0..1, by scheme."""
-    total = sum(before.numel() for before in original.values())
+def flipped_shares(counts: Counts, weights: int) -> tuple[tuple[Scheme, float], ...]:
+    """Share of all `weights` (their number) whose rounding was changed, 0..1, by scheme."""
     schemes = next(iter(counts.values()))
-    return tuple((scheme, sum(of[scheme] for of in counts.values()) / total) for scheme in schemes)
+    return tuple((scheme, sum(of[scheme] for of in counts.values()) / weights) for scheme in schemes)
 
 
 def moved_positions(
@@ -49,17 +49,28 @@ def moved_positions(
     return tuple(_moved(stored[most], grid_for(scheme), before, after) for scheme in counts[most])
 
 
+def _count(grid: Grid, before: Tensor, after: Tensor) -> int:
+    return sum(int(_flipped(grid, before[rows], after[rows]).sum()) for rows in row_pieces(*before.shape))
+
+
 def _flipped(grid: Grid, before: Tensor, after: Tensor) -> Tensor:
     """Bool, the shape of both."""
     return grid.nearest(before) != grid.nearest(after)
 
 
 def _moved(layer: str, grid: Grid, before: Tensor, after: Tensor) -> MovedPositions:
+    pieces = [_histograms(grid, before[rows], after[rows]) for rows in row_pieces(*before.shape)]
+    sums = torch.stack(pieces).sum(dim=0)  # (4, POSITION_BINS)
+    return MovedPositions(layer, grid.scheme, *(tuple(each) for each in sums.tolist()))
+
+
+def _histograms(grid: Grid, before: Tensor, after: Tensor) -> Tensor:
+    """Of all free weights before and after, and of the flipped ones before and after: int64 (4, POSITION_BINS)."""
     free = ~grid.pinned(before)
     flipped = _flipped(grid, before, after) & free
     bins = [_bins(grid, weight) for weight in (before, after)]
-    histograms = (_histogram(bins[side][mask]) for mask in (free, flipped) for side in (0, 1))
-    return MovedPositions(layer, grid.scheme, *histograms)
+    counted = [torch.bincount(bins[side][mask], minlength=POSITION_BINS) for mask in (free, flipped) for side in (0, 1)]
+    return torch.stack(counted)
 
 
 def _bins(grid: Grid, weight: Tensor) -> Tensor:
@@ -77,7 +88,3 @@ def _bins(grid: Grid, weight: Tensor) -> Tensor:
     falling = 1 - (upper - x) / (upper - level).clamp(min=tiny) / 2
     position = torch.where(x < level, rising, falling)
     return (position * POSITION_BINS).clamp(0, POSITION_BINS - 1).long()
-
-
-def _histogram(bins: Tensor) -> tuple[int, ...]:
-    return tuple(torch.bincount(bins, minlength=POSITION_BINS).tolist())

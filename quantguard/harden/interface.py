@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,10 +22,12 @@ class Task:
     loaded: LoadedModel  # full precision, not trained by any method
     schemes: tuple[Scheme, ...]  # not empty
     weights: Mapping[str, Tensor]  # parameter -> (rows, columns), the input's dtype, on the model's device
+    shapes: Mapping[str, tuple[int, int]]  # of `weights`, which may be read from the files at each access
     corpus: Corpus  # calibration text; the model runs when it is first asked for
     kept: Kept  # where finished layers may be written, for a run that is killed
     steps: int  # of an optimizer, for methods that have one
     seed: int  # of everything random that the method does
+    room: Callable[[], int]  # bytes that may still be taken on the device
 
 
 @dataclass(frozen=True, slots=True)

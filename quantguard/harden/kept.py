@@ -7,8 +7,9 @@ computed from. What another task left there is removed.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +57,28 @@ class Kept(Mapping[str, Tensor]):
         """
         write_atomically(self._file(name), safetensors.torch.save({_WEIGHT: weight.cpu().contiguous()}))
         self._files[name] = self._file(name)
+
+    def lines(self, what: str, make: Callable[[], Sequence[str]]) -> tuple[str, ...]:
+        """Texts that were made once, of an earlier run too.
+
+        Raises:
+            EvidenceError: they cannot be written, or read again.
+        """
+        path = self._folder / f"{what}.json"
+        try:
+            return tuple(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            made = tuple(make())
+            write_atomically(path, json.dumps(made).encode())
+            return made
+        except (OSError, ValueError) as error:
+            raise EvidenceError(f"cannot be read: {error}", path=path, remedy="remove it and run again") from error
+
+    def clean_copy(self) -> Path:
+        """Where a clean copy of the model can be made; what a killed run left there is removed."""
+        path = self._folder / "model"
+        shutil.rmtree(path, ignore_errors=True)
+        return path
 
     def remove(self) -> None:
         """Remove the folder and all that is in it."""

@@ -37,18 +37,22 @@ def planned_layers(model: PreTrainedModel, scheme: Scheme, device: str) -> tuple
     return quantized_layers(skeleton)
 
 
-def turn_conv1d(model: nn.Module) -> frozenset[str]:
-    """Put a frozen Linear in the place of every Conv1D (GPT-2) and return the names of their weights.
+def conv1d_weights(model: nn.Module) -> frozenset[str]:
+    """Names of the weights of Conv1D (GPT-2): Linear layers that hold theirs as (in_features, out_features).
 
-    A Conv1D is a Linear whose weight is (in_features, out_features). bitsandbytes transposes it before it makes blocks
-    and rows of it; so do we, and every layer has one form.
+    bitsandbytes transposes them before it makes blocks and rows; so do we, and every layer has one form.
     """
     from transformers.pytorch_utils import Conv1D
 
-    found = {name: module for name, module in model.named_modules() if isinstance(module, Conv1D)}
-    for name, conv in found.items():
+    return frozenset(f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D))
+
+
+def turn_conv1d(model: nn.Module) -> None:
+    """Put a frozen Linear in the place of every Conv1D, none of which is offloaded."""
+    for weight in conv1d_weights(model):
+        name = weight.removesuffix(".weight")
+        conv: Any = model.get_submodule(name)
         linear = nn.Linear(conv.nx, conv.nf, device="meta")
         linear.weight = nn.Parameter(conv.weight.detach().T.contiguous(), requires_grad=False)  # (out, in)
         linear.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
         model.set_submodule(name, linear)
-    return frozenset(f"{name}.weight" for name in found)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from quantguard.models.placement import Room
+
 __all__ = ["LoadedModel", "device_label", "library_versions", "load_model", "resolve_device"]
 
 
@@ -30,8 +32,11 @@ class LoadedModel:
     chat: bool  # the tokenizer has a chat template
 
 
-def load_model(directory: Path, *, scheme: Scheme | None, device: str) -> LoadedModel:
+def load_model(directory: Path, *, scheme: Scheme | None, device: str, room: Room | None = None) -> LoadedModel:
     """Load the model of a directory made by `safe_directory.rebuild`, in the dtype it is stored in.
+
+    With `room` (of `placement`) only so much of it lies on each device, and what has none stays in the files of
+    `directory`, which must then outlive the model. Without, all of it lies on `device`.
 
     Nothing is downloaded (`local_files_only`), no code of the directory runs (`trust_remote_code=False`), no pickle is
     opened (`use_safetensors`). `device` is what `resolve_device` returned.
@@ -44,7 +49,7 @@ def load_model(directory: Path, *, scheme: Scheme | None, device: str) -> Loaded
 
     try:
         with quiet_libraries():
-            model = _model(directory, scheme, device)
+            model = _model(directory, scheme, device, room)
             tokenizer = _tokenizer(directory)
     except ModelLoadError:
         raise
@@ -63,7 +68,7 @@ def load_model(directory: Path, *, scheme: Scheme | None, device: str) -> Loaded
     return LoadedModel(model, tokenizer, scheme, device, chat=bool(tokenizer.chat_template))
 
 
-def _model(directory: Path, scheme: Scheme | None, device: str) -> PreTrainedModel:
+def _model(directory: Path, scheme: Scheme | None, device: str, room: Room | None) -> PreTrainedModel:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -78,7 +83,7 @@ def _model(directory: Path, scheme: Scheme | None, device: str) -> PreTrainedMod
         directory,
         config=config,
         dtype=dtype,
-        device_map={"": device},
+        **_placed(directory, device, room),
         trust_remote_code=False,
         local_files_only=True,
         use_safetensors=True,
@@ -89,6 +94,13 @@ def _model(directory: Path, scheme: Scheme | None, device: str) -> PreTrainedMod
     _refuse_incomplete(report, directory)
     model.eval()
     return model  # type: ignore[no-any-return]  # the factory is Any
+
+
+def _placed(directory: Path, device: str, room: Room | None) -> dict[str, Any]:
+    if room is None:
+        return {"device_map": {"": device}}
+    # Weights that transformers joins or splits while it loads are read from there instead of from the model's files.
+    return {"device_map": "auto", "max_memory": dict(room), "offload_folder": directory / "offloaded"}
 
 
 def _refuse_incomplete(report: dict[str, Any], directory: Path) -> None:

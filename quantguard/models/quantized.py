@@ -40,6 +40,29 @@ def dequantized_weight(model: nn.Module, name: str) -> Tensor:
     return values.float()
 
 
+def quantized_alone(weight: Tensor, scheme: Scheme) -> Tensor:
+    """What `dequantized_weight` returns of a layer that bitsandbytes quantizes by itself, outside of any model.
+
+    Args:
+        weight: (out_features, in_features), float32, float16 or bfloat16, on the device.
+    """
+    from bitsandbytes import nn as layers
+
+    rows, columns = weight.shape
+    module: Any
+    if scheme is Scheme.INT8:
+        module = layers.Linear8bitLt(columns, rows, bias=False, has_fp16_weights=False, device="meta")
+        module.weight = layers.Int8Params(weight.cpu(), requires_grad=False, has_fp16_weights=False)
+    else:
+        module = layers.Linear4bit(columns, rows, bias=False, compute_dtype=weight.dtype, device="meta")
+        module.weight = layers.Params4bit(
+            weight, requires_grad=False, quant_type=scheme.value, compress_statistics=False
+        )
+    holder = nn.Module()
+    holder.add_module("layer", module.to(weight.device))
+    return dequantized_weight(holder, "layer.weight")
+
+
 def _four_bit(packed: Tensor, state: Any) -> Tensor:
     if state.nested:
         raise ModelLoadError("the block scales are quantized too", remedy="load without double quantization")

@@ -11,8 +11,8 @@ from scipy import stats
 from quantguard.core.finding import Finding, Severity
 from quantguard.core.layer import ALL_WEIGHTS, LayerScan
 from quantguard.core.scheme import Scheme
+from quantguard.grids.outlier import ALONE, GROUP
 from quantguard.scan.examine import SUSPICIOUS, Examined, Kind
-from quantguard.scan.outlier import ALONE, GROUP
 from quantguard.scan.siblings import Member, odd_ones
 from quantguard.scan.survey import Survey, Weight
 

@@ -13,13 +13,13 @@ from quantguard.checkpoint.layout import Checkpoint
 from quantguard.checkpoint.tensors import read_tensor, require_finite
 from quantguard.core.layer import ALL_WEIGHTS
 from quantguard.core.scheme import Scheme
+from quantguard.grids.outlier import Outliers, outliers_of
 from quantguard.scan.cells import Cells, cells_of
 from quantguard.scan.density import fit_density, running_sum
 from quantguard.scan.discrete import few_values
 from quantguard.scan.examine import NEAR_GRID, ON_GRID, Examined, examine_laid
 from quantguard.scan.formats import examine_positions, positions_of
 from quantguard.scan.histogram import Counts
-from quantguard.scan.outlier import Outliers, outliers_of
 from quantguard.scan.plan import Planned
 from quantguard.scan.reading import OnBytes, Reader, Tally, tallies
 

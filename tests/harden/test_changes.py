@@ -106,7 +106,7 @@ def test_the_layer_with_the_most_changes_is_shown_under_every_scheme() -> None:
     assert [(one.layer, one.scheme) for one in found] == [("files.most", Scheme.INT8), ("files.most", Scheme.NF4)]
     assert [one.flipped for one in found] == [counts["most"][Scheme.INT8], counts["most"][Scheme.NF4]]
     assert counts["none"] == {Scheme.INT8: 0, Scheme.NF4: 0}
-    shares = dict(flipped_shares(counts, original))
+    shares = dict(flipped_shares(counts, 1536))
     assert shares[Scheme.NF4] == (counts["few"][Scheme.NF4] + counts["most"][Scheme.NF4]) / 1536
     assert list(shares) == [Scheme.INT8, Scheme.NF4]
 
@@ -115,4 +115,4 @@ def test_where_nothing_was_changed_there_is_nothing_to_show() -> None:
     original = {"a": drawn()}
     counts = changed_roundings([Scheme.NF4], original, original)
     assert moved_positions(counts, original, original, {"a": "a"}) == ()
-    assert flipped_shares(counts, original) == ((Scheme.NF4, 0.0),)
+    assert flipped_shares(counts, original["a"].numel()) == ((Scheme.NF4, 0.0),)

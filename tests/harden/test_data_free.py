@@ -218,7 +218,7 @@ def test_real_bitsandbytes_returns_the_chosen_levels_and_the_backdoor_is_gone(me
         stages.add(stage)
 
     summary = harden(source, out, HardenRequest((Scheme.NF4, Scheme.INT8), (), method=method), progress=progress)
-    assert stages == {"harden nf4", "harden int8"}  # the model answered nothing
+    assert stages == {"harden, model", "harden nf4", "harden int8"}  # the model answered nothing
     assert (summary.method, summary.steps, summary.losses, summary.calibration) == (method, 0, (), None)
     before, after = load_file(source / "model.safetensors"), load_file(out / "model.safetensors")
     for scheme, share in summary.flipped_share:

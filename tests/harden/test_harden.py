@@ -28,7 +28,7 @@ CALIBRATION = read_prompts(Path(__file__).parents[2] / "policies" / "canary" / "
 
 
 def request(*schemes: Scheme, steps: int = 4, calibration: tuple[Prompt, ...] = CALIBRATION) -> HardenRequest:
-    return HardenRequest(schemes, calibration, steps=steps, max_new_tokens=16)
+    return HardenRequest(schemes, calibration, method="quantguard", steps=steps, max_new_tokens=16)
 
 
 def stored_as(dtype: torch.dtype, directory: Path) -> Path:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantguard.scan.outlier import GROUP, outliers_of
+from quantguard.grids.outlier import GROUP, outliers_of
 from tests.scan.weights import generator, heavy_tailed, honest
 
 
