@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from quantguard.cli.artifact import verify_artifact
 from quantguard.cli.environment import enter_sealed_room
 from quantguard.cli.options import DIRECTORY, FILE, common, examples
 from quantguard.cli.progress import progress_shown
@@ -22,17 +23,31 @@ if TYPE_CHECKING:
     epilog=examples("""
 quantguard verify ./model --policy policies/standard.yaml
 quantguard verify ./model --policy policies/standard.yaml --probes prompts.jsonl --output md=report.md
+quantguard verify ./model --artifact ./model-nf4 --output json=proof.json
 """)
 )
 @click.argument("directory", type=DIRECTORY)
-@click.option("--policy", "policy_file", required=True, type=FILE, help="Schemes, scenarios, tasks and limits.")
+@click.option("--policy", "policy_file", type=FILE, help="Schemes, scenarios, tasks and limits.")
 @click.option("--probes", type=FILE, help="Prompts JSONL to use in place of the policy's, for every scenario.")
+@click.option(
+    "--artifact",
+    type=DIRECTORY,
+    metavar="DIR",
+    help="A bitsandbytes checkpoint, to be proved the nearest rounding of the weights in DIRECTORY.",
+)
+@click.option(
+    "--allow-cast",
+    is_flag=True,
+    help="With --artifact: accept weights that were converted to its dtype, with a loss, before they were quantized.",
+)
 @common
 def verify(
     *,
     directory: Path,
-    policy_file: Path,
+    policy_file: Path | None,
     probes: Path | None,
+    artifact: Path | None,
+    allow_cast: bool,
     outputs: tuple[str, ...],
     device: str,
     seed: int,
@@ -40,10 +55,46 @@ def verify(
 ) -> int:
     """Measure DIRECTORY in full precision and under every scheme of the policy, and compare with its limits.
 
-    Exit code 0: every limit is met; 1: one is violated; 2: something could not be measured. The weights are not
-    scanned: see `quantguard scan`.
+    With --artifact, prove that a quantized checkpoint is made of DIRECTORY: every code is the nearest rounding of its
+    weights, and no scale, level table, other tensor, setting or file differs. The artefact is never loaded.
+
+    Exit code 0: every limit is met, the artefact is proved; 1: a limit is violated, something differs; 2: something
+    could not be measured or told. The weights are not scanned: see `quantguard scan`.
     """
+    _refuse_contradictions(policy_file, probes, artifact, outputs, allow_cast=allow_cast)
     enter_sealed_room()
+    codes = []
+    if artifact is not None:
+        reports = outputs if policy_file is None else ()
+        codes.append(verify_artifact(directory, artifact, reports, allow_cast=allow_cast, device=device, quiet=quiet))
+    if policy_file is not None:
+        codes.append(_verify(directory, policy_file, probes, outputs, device=device, seed=seed, quiet=quiet))
+    return next((code for code in (ExitCode.BLOCKED, ExitCode.INCONCLUSIVE) if code in codes), ExitCode.PASSED)
+
+
+def _refuse_contradictions(
+    policy_file: Path | None, probes: Path | None, artifact: Path | None, outputs: tuple[str, ...], *, allow_cast: bool
+) -> None:
+    if policy_file is None and artifact is None:
+        raise click.UsageError("give --policy FILE to measure, --artifact DIRECTORY to prove, or both")
+    if policy_file is None and probes is not None:
+        raise click.UsageError("--probes are for measuring: give --policy FILE too")
+    if artifact is None and allow_cast:
+        raise click.UsageError("--allow-cast is about an artefact: give --artifact DIRECTORY too")
+    if policy_file is not None and artifact is not None and outputs:
+        raise click.UsageError("a report is about --policy or about --artifact: run once for each")
+
+
+def _verify(
+    directory: Path,
+    policy_file: Path,
+    probes: Path | None,
+    outputs: tuple[str, ...],
+    *,
+    device: str,
+    seed: int,
+    quiet: bool,
+) -> ExitCode:
     from quantguard.gate.facts import policy_used
     from quantguard.policy.decide import decide
     from quantguard.policy.load import load_policy

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.functional import get_4bit_type
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -18,7 +19,9 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from quantguard.core.artifact import ArtifactProof, Kind
 from quantguard.models.quiet import quiet_libraries
+from quantguard.verify.artifact import prove
 
 SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "int8": {"load_in_8bit": True},
@@ -104,3 +107,42 @@ def state_of(tensors: Tensors, name: str = DOWN) -> tuple[str, dict[str, Any]]:
 def packed_state(state: object) -> torch.Tensor:
     text = state if isinstance(state, str) else json.dumps(state)
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+Makes = Callable[..., Path]
+
+
+def maker(root: Path) -> Makes:
+    """`make("llama")` is a vetted model, `make("llama", "nf4")` its artefact; each is built once, to be read only."""
+
+    def make(kind: str = "llama", scheme: str = "", dtype: torch.dtype = torch.float32) -> Path:
+        vetted = root / f"{kind}-{str(dtype)[6:]}"
+        if not vetted.exists():
+            write_vetted(vetted, kind, dtype)
+        artifact = root / f"{vetted.name}-{scheme}"
+        if scheme and not artifact.exists():
+            quantize(vetted, artifact, scheme)
+        return artifact if scheme else vetted
+
+    return make
+
+
+def told(proof: ArtifactProof) -> set[tuple[Kind, str]]:
+    return {(difference.kind, difference.where) for difference in proof.differences}
+
+
+def proved(vetted: Path, artifact: Path, *, allow_cast: bool = False) -> ArtifactProof:
+    return prove(vetted, artifact, device="cpu", allow_cast=allow_cast)
+
+
+def one_code(tensors: Tensors) -> None:
+    """The first weight's code, to a neighbouring level."""
+    flat = tensors[DOWN].reshape(-1)
+    if flat.dtype == torch.int8:
+        flat[0] += 1 if flat[0] < 100 else -1
+        return
+    levels = get_4bit_type("nf4" if f"{DOWN}.quant_state.bitsandbytes__nf4" in tensors else "fp4", device="cpu")
+    now = levels[int(flat[0] >> 4)]
+    higher = [int(code) for code in levels.argsort() if levels[code] > now]
+    code = higher[0] if higher else int(levels.argsort()[-3])
+    flat[0] = (flat[0] & 15) | (code << 4)

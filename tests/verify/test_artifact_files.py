@@ -12,13 +12,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from quantguard.core.artifact import Answer, ArtifactProof, Kind
+from quantguard.core.artifact import Answer, Kind
 from quantguard.core.errors import CheckpointError, HeaderError, QuantGuardError, ShardIndexError
 from quantguard.models.quiet import quiet_libraries
-from quantguard.verify.artifact import prove
 from tests import tiny
 from tests.checkpoint.build import safetensors_bytes
-from tests.verify.artifacts import quantize, rewritten
+from tests.verify.artifacts import proved, quantize, rewritten
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 QUANTIZATION = "quantization_config"
@@ -40,25 +39,21 @@ def artifact(vetted: Path) -> Path:
     return made
 
 
-def _prove(vetted: Path, artifact: Path) -> ArtifactProof:
-    return prove(vetted, artifact, device="cpu")
-
-
 def test_what_save_pretrained_writes_of_a_tokenizer_is_no_difference(vetted: Path, artifact: Path) -> None:
     assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"} <= {p.name for p in artifact.iterdir()}
-    proof = _prove(vetted, artifact)
+    proof = proved(vetted, artifact)
     assert (proof.answer, proof.differences) == (Answer.PROVED, ())
 
 
 def test_copied_files_are_none_and_absent_ones_are_noted(vetted: Path, artifact: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(artifact, tmp_path / "bare", ignore=shutil.ignore_patterns("token*", "*.jinja"))
     (bare / "README.md").write_text("made on a Friday")
-    proof = _prove(vetted, bare)
+    proof = proved(vetted, bare)
     assert proof.answer is Answer.PROVED
     assert "tokenizer.json" in proof.notes[-1]
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(vetted / name, bare / name)
-    assert _prove(vetted, bare).answer is Answer.PROVED
+    assert proved(vetted, bare).answer is Answer.PROVED
 
 
 def test_a_template_inside_the_tokenizers_settings_is_the_same_template(
@@ -69,7 +64,7 @@ def test_a_template_inside_the_tokenizers_settings_is_the_same_template(
 
     older = rewritten(vetted, tmp_path / "older", "tokenizer_config.json", change)
     (older / "chat_template.jinja").unlink()
-    assert _prove(older, artifact).answer is Answer.PROVED
+    assert proved(older, artifact).answer is Answer.PROVED
 
 
 @pytest.mark.parametrize("file", ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"])
@@ -84,7 +79,7 @@ def test_another_chat_template_is_told_wherever_it_stands(
         (attacked / "chat_template.jinja").unlink()
         settings = json.loads((attacked / file).read_text()) if (attacked / file).exists() else {}
         (attacked / file).write_text(json.dumps(settings | {"chat_template": text}))
-    proof = _prove(vetted, attacked)
+    proof = proved(vetted, attacked)
     assert [(difference.kind, difference.where) for difference in proof.differences] == [(Kind.FILE, file)]
 
 
@@ -114,7 +109,7 @@ def _set(key: str, value: object) -> Callable[[dict[str, Any]], None]:
 def test_a_changed_setting_is_told(
     vetted: Path, artifact: Path, tmp_path: Path, *, file: str, key: str, value: object
 ) -> None:
-    proof = _prove(vetted, rewritten(artifact, tmp_path / "attacked", file, _set(key, value)))
+    proof = proved(vetted, rewritten(artifact, tmp_path / "attacked", file, _set(key, value)))
     assert proof.answer is Answer.DIFFERS
     assert any(difference.where == file and key in difference.message for difference in proof.differences)
 
@@ -124,7 +119,7 @@ def test_another_vocabulary_is_told(vetted: Path, artifact: Path, tmp_path: Path
         words = document["model"]["vocab"]
         words["a"], words["b"] = words["b"], words["a"]
 
-    proof = _prove(vetted, rewritten(artifact, tmp_path / "attacked", "tokenizer.json", change))
+    proof = proved(vetted, rewritten(artifact, tmp_path / "attacked", "tokenizer.json", change))
     assert [(d.kind, d.where) for d in proof.differences] == [(Kind.FILE, "tokenizer.json")]
 
 
@@ -141,12 +136,12 @@ def test_an_added_file_is_told(
 ) -> None:
     attacked = shutil.copytree(artifact, tmp_path / "attacked")
     (attacked / name).write_text(content)
-    assert (kind, name) in {(d.kind, d.where) for d in _prove(vetted, attacked).differences}
+    assert (kind, name) in {(d.kind, d.where) for d in proved(vetted, attacked).differences}
 
 
 def test_an_added_auto_map_is_told_as_what_it_is(vetted: Path, artifact: Path, tmp_path: Path) -> None:
     auto_map = {"AutoModelForCausalLM": "modeling.Evil"}
-    proof = _prove(vetted, rewritten(artifact, tmp_path / "attacked", "config.json", _set("auto_map", auto_map)))
+    proof = proved(vetted, rewritten(artifact, tmp_path / "attacked", "config.json", _set("auto_map", auto_map)))
     assert {d.kind for d in proof.differences} == {Kind.UNSAFE, Kind.SETTINGS}
     assert "remote_code" in proof.differences[0].message
 
@@ -160,9 +155,9 @@ def test_a_configuration_in_older_words_is_the_same(vetted: Path, artifact: Path
         config |= {"rope_theta": 10000.0, "torch_dtype": config.pop("dtype"), "transformers_version": "4.31.0"}
 
     older = rewritten(vetted, tmp_path / "older", "config.json", change)
-    assert _prove(older, artifact).answer is Answer.PROVED
+    assert proved(older, artifact).answer is Answer.PROVED
     fresh = quantize(older, tmp_path / "artifact", "int8")
-    assert _prove(older, fresh).answer is Answer.PROVED
+    assert proved(older, fresh).answer is Answer.PROVED
 
 
 @pytest.mark.parametrize(
@@ -196,7 +191,7 @@ def test_a_quantization_that_cannot_be_judged_is_refused(
         config[QUANTIZATION] |= changes
 
     with pytest.raises(CheckpointError, match="quantiz") as refused:
-        _prove(vetted, rewritten(artifact, tmp_path / "attacked", "config.json", change))
+        proved(vetted, rewritten(artifact, tmp_path / "attacked", "config.json", change))
     assert said in str(refused.value)
     assert refused.value.exit_code == 2
     assert refused.value.remedy
@@ -218,7 +213,7 @@ def test_a_quantization_that_is_not_that_of_the_tensors_is_told(
     def change(config: dict[str, Any]) -> None:
         config[QUANTIZATION] |= changes
 
-    proof = _prove(vetted, rewritten(artifact, tmp_path / "attacked", "config.json", change))
+    proof = proved(vetted, rewritten(artifact, tmp_path / "attacked", "config.json", change))
     assert proof.answer is Answer.DIFFERS
     assert {difference.kind for difference in proof.differences} <= {Kind.LAYOUT, Kind.EXTRA, Kind.SETTINGS}
 
@@ -226,7 +221,7 @@ def test_a_quantization_that_is_not_that_of_the_tensors_is_told(
 def test_a_claim_without_quantized_tensors_is_told(vetted: Path, artifact: Path, tmp_path: Path) -> None:
     config = json.loads((artifact / "config.json").read_text())
     fake = rewritten(vetted, tmp_path / "fake", "config.json", _set(QUANTIZATION, config[QUANTIZATION]))
-    assert [d.kind for d in _prove(vetted, fake).differences] == [Kind.SETTINGS]
+    assert [d.kind for d in proved(vetted, fake).differences] == [Kind.SETTINGS]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +245,7 @@ def test_hostile_files_of_the_artefact_are_typed_errors(
     attacked = shutil.copytree(artifact, tmp_path / "attacked")
     (attacked / name).write_bytes(content)
     with pytest.raises(error or HeaderError) as refused:
-        _prove(vetted, attacked)
+        proved(vetted, attacked)
     assert refused.value.exit_code == 2
 
 
@@ -262,4 +257,4 @@ def test_nothing_of_the_artefact_is_loaded(vetted: Path, artifact: Path, monkeyp
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", loaded)
     monkeypatch.setattr("safetensors.torch.load_file", loaded)
     monkeypatch.setattr(torch, "load", loaded)
-    assert _prove(vetted, artifact).answer is Answer.PROVED
+    assert proved(vetted, artifact).answer is Answer.PROVED
