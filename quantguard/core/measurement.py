@@ -71,6 +71,7 @@ class AttackSuccess:
     examples: tuple[
         str, ...
     ] = ()  # up to three harmful answers, each at most 200 characters; model output: untrusted text
+    suite: str = ""  # builtin/SCENARIO/VERSION of the probes; empty where they are a file of the policy's
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from quantguard.core.measurement import Measurements, Unmeasured
 from quantguard.core.progress import Progress, silent
 from quantguard.core.prompts import Prompt, read_prompts
 from quantguard.core.scheme import Scheme
+from quantguard.core.suites import ProbeSet, read_probes
 from quantguard.core.verdict import Subject
 from quantguard.evidence.records import digest_of, read_record, write_atomically, write_record
 from quantguard.gate.outcome import Judged, decide_both, decide_original
@@ -158,15 +159,17 @@ def _measure(
 
 def scenario_requests(policy: LoadedPolicy, *, probes: Path | None = None) -> tuple[ScenarioRequest, ...]:
     """What verify is asked about harmful behaviour: the policy's scenarios with their probes, or `probes` for all."""
-    return tuple(
-        ScenarioRequest(
-            scenario=scenario,
-            prompts=read_prompts(policy.resolve(limits.probes) if probes is None else probes),
-            keywords=limits.keywords if isinstance(limits, ContentInjectionLimits) else (),
-            max_new_tokens=limits.max_new_tokens,
+    requests = []
+    for scenario, limits in policy.policy.attack_success.by_scenario():
+        folder = policy.path.parent
+        asked = (
+            read_probes(limits.probes, scenario, folder=folder)
+            if probes is None
+            else ProbeSet("", read_prompts(probes))
         )
-        for scenario, limits in policy.policy.attack_success.by_scenario()
-    )
+        keywords = limits.keywords if isinstance(limits, ContentInjectionLimits) else ()
+        requests.append(ScenarioRequest(scenario, asked.prompts, keywords, limits.max_new_tokens, asked.suite))
+    return tuple(requests)
 
 
 def benchmark_requests(policy: LoadedPolicy) -> tuple[BenchmarkRequest, ...]:

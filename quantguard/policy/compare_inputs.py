@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from quantguard.core.calibration import Sampled, read_calibration
-from quantguard.core.prompts import read_prompts
+from quantguard.core.suites import read_probes
 from quantguard.policy.compare import Change, Direction
 from quantguard.policy.load import LoadedPolicy
 from quantguard.policy.schema import BenchmarkLimits
@@ -51,8 +51,9 @@ def _probes(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:
         if scenario not in then:
             continue
         # Their order and their answers are not used.
-        was = [row.prompt for row in read_prompts(before.resolve(then[scenario].probes))]
-        now = [row.prompt for row in read_prompts(after.resolve(limits.probes))]
+        sources = ((before, then[scenario].probes), (after, limits.probes))
+        read = [read_probes(source, scenario, folder=policy.path.parent) for policy, source in sources]
+        was, now = ([row.prompt for row in probes.prompts] for probes in read)
         if Counter(was) != Counter(now):
             direction = Direction.LOOSER if Counter(was) - Counter(now) else Direction.DIFFERENT
             location = ("attack_success", scenario.value, "probes")

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 
 from quantguard.core.calibration import NEUTRAL, NEUTRAL_FOLDER, SELF, neutral_prompts
 from quantguard.core.errors import PolicyError, PromptsError
+from quantguard.core.measurement import Scenario
 from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
 from quantguard.core.remark import Place
+from quantguard.core.suites import BUILTIN, SUITES_FOLDER, builtin_suite
 from quantguard.evidence.records import digest_file, digest_of
 from quantguard.policy.anchors import rule_places
 from quantguard.policy.attainable import attainable_drop, attainable_rate
@@ -118,6 +120,14 @@ class _Inputs:
         self.files.append(InputFile(dotted(location), path, prompts_digest(prompts)))
         return prompts
 
+    def probes(self, scenario: Scenario, source: str) -> tuple[Prompt, ...]:
+        location = ("attack_success", scenario.value, "probes")
+        if source != BUILTIN:
+            return self.prompts(location, source)
+        suite = builtin_suite(scenario)
+        self.files.append(InputFile(dotted(location), SUITES_FOLDER, suite.digest))
+        return suite.prompts
+
     def calibration(self, source: str, samples: int) -> None:
         location = ("harden", "calibration", "prompts")
         if source == SELF:
@@ -138,7 +148,7 @@ def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
         inputs.calibration(calibration.prompts, calibration.samples)
     for scenario, limits in policy.attack_success.by_scenario():
         section = ("attack_success", scenario.value)
-        probes = len(inputs.prompts((*section, "probes"), limits.probes))
+        probes = len(inputs.probes(scenario, limits.probes))
         bounds = {"max_upper_bound": limits.max_upper_bound}
         if isinstance(limits, VulnerableCodeLimits):
             bounds["max_unparsable"] = limits.max_unparsable

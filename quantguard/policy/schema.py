@@ -82,7 +82,7 @@ class Harden(Section):
 class ScenarioLimits(Section):
     """What one harmful behaviour may do, as the upper bound of its rate."""
 
-    probes: Path_  # prompts JSONL, relative to the policy file
+    probes: Path_  # builtin (the suite of this scenario), or a prompts JSONL, relative to the policy file
     max_upper_bound: Limit
     max_new_tokens: NewTokens
 

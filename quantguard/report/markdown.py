@@ -235,7 +235,10 @@ def _reproduce(facts: ReportFacts) -> str:
         conditions.append(f"- seed {env.seed} on {code_span(env.device)}, with {code_span(versions, 1000)}")
     conditions += [f"- evidence in {code_span(facts.evidence, 1000)}"] if facts.evidence else []
     if measured is not None:
-        probes = dict.fromkeys(f"{attack.scenario.value}: {attack.probe_set}" for attack in measured.attacks)
+        probes = dict.fromkeys(
+            f"{attack.scenario.value}: {f'{attack.suite}, ' if attack.suite else ''}{attack.probe_set}"
+            for attack in measured.attacks
+        )
         conditions += [f"- probes of {code_span(probe)}" for probe in probes]
     return "\n\n".join([*lines, *([_capped(conditions, of=len(conditions))] if conditions else [])])
 

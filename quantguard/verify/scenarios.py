@@ -30,6 +30,7 @@ class ScenarioRequest:
     prompts: tuple[Prompt, ...]  # the probes; their answers, where given, are not used
     keywords: tuple[str, ...]  # content_injection only
     max_new_tokens: int
+    suite: str = ""  # builtin/SCENARIO/VERSION; empty of a user's file
 
 
 def attack_success(
@@ -67,12 +68,13 @@ def attack_success(
     if request.scenario is Scenario.VULNERABLE_CODE:
         unparsable = rate(sum(j.unparsable for j in judgements), trials, confidence)
     harmful = [_example(answer) for answer, j in zip(answers, judgements, strict=True) if j.harmful]
-    digest = prompts_digest(request.prompts)
-    return AttackSuccess(request.scenario, loaded.scheme, found, unparsable, digest, tuple(harmful[:_EXAMPLES]))
+    digest, examples = prompts_digest(request.prompts), tuple(harmful[:_EXAMPLES])
+    return AttackSuccess(request.scenario, loaded.scheme, found, unparsable, digest, examples, request.suite)
 
 
 def unmeasured_attack(request: ScenarioRequest, scheme: Scheme | None, reason: str) -> AttackSuccess:
-    return AttackSuccess(request.scenario, scheme, Unmeasured(reason), None, prompts_digest(request.prompts))
+    digest = prompts_digest(request.prompts)
+    return AttackSuccess(request.scenario, scheme, Unmeasured(reason), None, digest, suite=request.suite)
 
 
 def _detector(request: ScenarioRequest, scratch: Path) -> Detector:

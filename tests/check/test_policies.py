@@ -137,6 +137,18 @@ def test_another_source_of_calibration_is_told(tmp_path: Path, before: str, afte
     assert said in messages(result)
 
 
+def test_built_in_probes_for_a_file_of_one_s_own_are_told_as_looser(tmp_path: Path) -> None:
+    repository = with_policy(tmp_path)
+    repository.replace(PATH, "probes: probes.jsonl\n    keywords", "probes: builtin\n    keywords")
+    result = repository.check()
+    assert {(r.level, r.subject) for r in result.remarks} == {
+        (WARNING, "attack_success.content_injection.probes"),
+        (ERROR, "attack_success.content_injection.probes"),
+    }
+    assert "probes.jsonl became builtin" in messages(result)
+    assert "60 probes became 322 rows, 60 gone" in messages(result)
+
+
 def test_probes_that_are_gone_make_the_policy_invalid(tmp_path: Path) -> None:
     repository = with_policy(tmp_path)
     (repository.root / "policies/probes.jsonl").unlink()

@@ -27,6 +27,7 @@ from quantguard.core.errors import HardenError, ModelLoadError, PromptsError, Us
 from quantguard.core.hardening import CalibrationUsed
 from quantguard.core.prompts import read_prompts
 from quantguard.core.scheme import Scheme
+from quantguard.core.suites import SUITES_FOLDER
 from quantguard.harden.harden import HardenRequest, harden
 from quantguard.harden.prompts import sampled_prompts
 from quantguard.models.load import LoadedModel, load_model
@@ -37,11 +38,10 @@ DIGEST = "sha256:21f50750ff660a6fe2ecf4cca07f1f5a77bb6d2595263e3daed1e6dae51bcd9
 
 
 def measured() -> Iterator[str]:
-    """Every probe and every question of the policies that are checked in."""
-    for file in [*(ROOT / "policies").glob("probes/*.jsonl"), *(ROOT / "policies").glob("tasks/*.jsonl")]:
-        if file.stem != "calibration":
-            rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
-            yield from (row.get("prompt") or row["question"] for row in rows)
+    """Every built-in probe and every question of the policies that are checked in."""
+    for file in [*SUITES_FOLDER.glob("*.jsonl"), *(ROOT / "policies").glob("tasks/*.jsonl")]:
+        rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+        yield from (row.get("prompt") or row["question"] for row in rows)
 
 
 def shown(row: str) -> str:
@@ -83,7 +83,7 @@ def test_no_two_prompts_are_alike() -> None:
 def test_nothing_is_calibrated_on_that_is_measured() -> None:
     rows = [words(prompt.prompt) for prompt in neutral_prompts()]
     asked = [words(text) for text in measured()]
-    assert len(asked) > 500
+    assert len(asked) > 1100
     assert max(likeness(row, probe) for row in rows for probe in asked) < 0.6
 
 

@@ -12,6 +12,7 @@ from quantguard.core.errors import PolicyError
 from quantguard.core.measurement import Scenario
 from quantguard.core.prompts import prompts_digest
 from quantguard.core.scheme import Scheme
+from quantguard.core.suites import builtin_suite
 from quantguard.core.verdict import ExitCode
 from quantguard.policy.attainable import attainable_drop, attainable_rate
 from quantguard.policy.load import load_policy, policy_problems
@@ -160,6 +161,21 @@ def test_calibration_may_be_built_in_or_the_model_s_own(tmp_path: Path) -> None:
     error = refusal(tmp_path, file, "calibration: {prompts: neutral, samples: 1000}")
     assert error.key == "harden.calibration.samples"
     assert f"expected at most {len(neutral_prompts())}, the prompts built in, got 1000" in str(error)
+
+
+def test_probes_may_be_built_in_each_scenario_with_its_own(tmp_path: Path) -> None:
+    loaded = load_policy(write_policy(tmp_path, POLICY.replace("probes: probes.jsonl", "probes: builtin")))
+    digests = {file.key: file.digest for file in loaded.inputs}
+    for scenario in (Scenario.CONTENT_INJECTION, Scenario.VULNERABLE_CODE):
+        assert digests[f"attack_success.{scenario.value}.probes"] == builtin_suite(scenario).digest
+    assert loaded.inputs_digest != load_policy(write_policy(tmp_path)).inputs_digest
+
+
+def test_a_file_that_is_called_like_the_word_is_given_as_a_path(tmp_path: Path) -> None:
+    path = write_policy(tmp_path, POLICY.replace("probes: probes.jsonl", "probes: ./builtin"))
+    (tmp_path / "probes.jsonl").rename(tmp_path / "builtin")
+    assert {file.path.name for file in load_policy(path).inputs if file.key.endswith("probes")} == {"builtin"}
+    assert load_policy(path).inputs_digest == load_policy(write_policy(tmp_path)).inputs_digest
 
 
 @pytest.mark.parametrize(("probes", "passes"), [(35, False), (36, True)])

@@ -1,21 +1,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from scipy.stats import beta
 
+from quantguard.core.measurement import Scenario
 from quantguard.core.prompts import read_prompts
 from quantguard.core.scheme import Scheme
+from quantguard.core.suites import builtin_suite
 from quantguard.policy.load import load_policy
 from quantguard.policy.schema import policy_schema_text
 
 POLICIES = Path(__file__).parents[2] / "policies"
 PRESETS = ("strict", "standard", "permissive", "canary")
-PROBES = ("content_injection", "over_refusal", "vulnerable_code", "calibration")
 
 
 def schema() -> Any:
@@ -65,20 +68,35 @@ def test_presets_go_from_strict_to_permissive() -> None:
     assert set(strict.schemes) == set(Scheme)
 
 
-@pytest.mark.parametrize("name", PROBES)
-def test_built_in_prompts_are_many_and_unique(name: str) -> None:
-    prompts = [row.prompt for row in read_prompts(POLICIES / "probes" / f"{name}.jsonl")]
+def test_calibration_prompts_are_many_and_unique() -> None:
+    prompts = [row.prompt for row in read_prompts(POLICIES / "probes" / "calibration.jsonl")]
     assert len(prompts) == len(set(prompts))
-    assert len(prompts) >= (128 if name == "calibration" else 120)
+    assert len(prompts) >= 128
 
 
-def test_calibration_holds_no_probe_and_no_probe_holds_a_keyword() -> None:
-    rows = {name: {row.prompt for row in read_prompts(POLICIES / "probes" / f"{name}.jsonl")} for name in PROBES}
-    assert not rows["calibration"] & (rows["content_injection"] | rows["over_refusal"] | rows["vulnerable_code"])
-    injection = load_policy(POLICIES / "standard.yaml").policy.attack_success.content_injection
-    assert injection is not None
-    for prompt in rows["content_injection"]:
-        assert not any(keyword.lower() in prompt.lower() for keyword in injection.keywords)
+@pytest.mark.parametrize("name", ["strict", "standard", "permissive"])
+def test_the_probes_of_a_preset_are_built_in(name: str) -> None:
+    """A copy of the file alone is a whole policy as far as its probes go."""
+    loaded = load_policy(POLICIES / f"{name}.yaml")
+    digests = {file.key: file.digest for file in loaded.inputs}
+    for scenario, limits in loaded.policy.attack_success.by_scenario():
+        assert limits.probes == "builtin"
+        assert digests[f"attack_success.{scenario.value}.probes"] == builtin_suite(scenario).digest
+
+
+TOLERATED = r"max_(?:upper_bound|unparsable): (?P<limit>[0-9.]+)  # at most (?P<harmful>\d+) of (?P<probes>\d+)"
+
+
+@pytest.mark.parametrize("name", ["strict", "standard"])
+def test_how_many_harmful_answers_a_preset_tolerates_is_what_it_says(name: str) -> None:
+    text = (POLICIES / f"{name}.yaml").read_text(encoding="utf-8")
+    tail = (1 - load_policy(POLICIES / f"{name}.yaml").policy.confidence) / 2
+    told = [(float(m["limit"]), int(m["harmful"]), int(m["probes"])) for m in re.finditer(TOLERATED, text)]
+    assert len(told) >= 3
+    assert {probes for _, _, probes in told} == {len(builtin_suite(scenario).prompts) for scenario in Scenario}
+    for limit, harmful, probes in told:
+        assert beta.ppf(1 - tail, harmful + 1, probes - harmful) <= limit
+        assert beta.ppf(1 - tail, harmful + 2, probes - harmful - 1) > limit
 
 
 def test_the_questions_have_one_right_choice_of_four_in_every_place() -> None:
