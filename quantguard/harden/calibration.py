@@ -20,6 +20,7 @@ from quantguard.models.load import LoadedModel
 class Batch:
     tokens: Tensor  # int64 (samples, tokens), padded on the right
     mask: Tensor  # int64 (samples, tokens), 1 for text and 0 for padding
+    texts: tuple[int, ...] = ()  # number of each sample's text in the corpus; none where that is not known
 
 
 def calibration_texts(
@@ -56,7 +57,7 @@ class Corpus:
             while len(order) < min(self.batch_size, len(encoded)):
                 order += torch.randperm(len(encoded), generator=generator).tolist()
             taken, order = order[: self.batch_size], order[self.batch_size :]
-            yield _pad([encoded[index] for index in taken], self.loaded.device)
+            yield _pad([encoded[index] for index in taken], self.loaded.device, tuple(taken))
 
     def once(self) -> tuple[Batch, ...]:
         """Each text once, those of about the same length together, which need the least padding.
@@ -76,8 +77,8 @@ class Corpus:
         return encoded
 
 
-def _pad(rows: Sequence[Tensor], device: str) -> Batch:
+def _pad(rows: Sequence[Tensor], device: str, texts: tuple[int, ...] = ()) -> Batch:
     tokens = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)  # (samples, tokens)
     lengths = torch.tensor([len(row) for row in rows])
     mask = (torch.arange(tokens.shape[1])[None, :] < lengths[:, None]).long()
-    return Batch(tokens.to(device), mask.to(device))
+    return Batch(tokens.to(device), mask.to(device), texts)

@@ -6,8 +6,8 @@ block's or row's scale under any scheme never move.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -34,6 +34,8 @@ class Problem:
     batches: Iterable[Batch]  # calibration text, one batch per optimizer step; the model runs when the first is taken
     steps: int
     seed: int  # of everything random that the method does
+    room: Callable[[], int] | None = None  # bytes that may still be taken on the device; None: all that are free
+    seen: MutableMapping[int, Tensor] = field(default_factory=dict)  # text -> what the full-precision model makes of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,12 @@ def in_turn(choose: Chooser) -> Method:
         levels: dict[Scheme, dict[str, Tensor]] = {}
         losses: list[tuple[str, float]] = []
         steps = 0
+        seen: dict[int, Tensor] = {}
         for scheme in task.schemes:
             grid = grid_for(scheme)
             batches = task.corpus.stream(task.steps)
-            solution = choose(Problem(task.loaded, grid, weights, frozen, batches, task.steps, task.seed), progress)
+            problem = Problem(task.loaded, grid, weights, frozen, batches, task.steps, task.seed, task.room, seen)
+            solution = choose(problem, progress)
             for name, choice in solution.choices.items():
                 before = weights[name]
                 moved = commit(grid, before, choice.levels, near=choice.near, frozen=frozen[name])
