@@ -1,26 +1,32 @@
 """Weights moved within their cells until where they lie says nothing: no pile, no empty strip, every level kept.
 
 A repair that reverses few roundings leaves the rest of what an attacker prepared where it was: weights in rows along
-the boundaries, one rounding error away from the old codes under another library or another scale. Here the order of
-the weights in a cell is kept, and their distances are made those of honest weights, whose density within a cell is
-nearly a straight line between those of the cells on either side. Ties, which is what a pile is, are broken at random.
+the boundaries, one rounding error away from the old codes under another library or another scale. Honest weights have
+a density within a cell that is nearly a straight line between those of the cells on either side. Where there are more
+than that, so many of them, drawn at random, go where there are fewer, in the order in which they lay; those that stay
+in such a place are mixed within it. All others keep their values: as few move as can.
 
 The levels are the repaired ones, so weights move towards and away from what is safe. Kernel file.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from quantguard.grids.commit import placed
 from quantguard.grids.grid import Grid
 
 _BINS: Final = 256  # of the cell, all cells laid over one another
 _EFFECT: Final = 0.25  # of the expectation that a bin must be off, and
-_DEVIATIONS: Final = 2.5  # so many standard deviations more
+_DEVIATIONS: Final = 2.5  # so many standard deviations more, before a layer is taken to be prepared
+_SHARE: Final = 0.003  # of the weights, that are off by more than that: a comb of bfloat16 puts 0.0013 there
+_LEFT: Final = 1.5  # standard deviations that a stretch of a prepared layer may be off and is left alone
+_STRETCHES: Final = (1, 5, 17)  # bins
 _LEAST: Final = 4.0  # weights expected in a bin, for its standard deviation
 
 
@@ -32,38 +38,80 @@ def recentred(grid: Grid, weight: Tensor, frozen: Tensor, limit: Tensor) -> Tens
         frozen: bool, of weights that keep their value, those that decide a scale among them.
         limit: float32, the magnitude that none may outgrow.
     """
-    level = grid.nearest(weight)
-    lower, upper = grid.cell(level)
-    position = ((grid.normalise(weight) - lower) / (upper - lower)).clamp(0, 1)  # (rows, columns)
-    natural = _natural(grid, level, position, ~frozen)
-    inner = ~frozen & (level > 0) & (level < grid.levels.numel() - 1)  # the outermost cells end at their levels
-    if not _prepared(position[inner], natural[inner]):
+    lain = _lain(grid, weight, frozen)
+    if not _uneven(lain.share):
         return weight
-    moved = placed(grid, weight, level, (lower + natural * (upper - lower)) * grid.unit(weight), frozen)
-    fits = (grid.nearest(moved) == level) & (moved.float().abs() <= limit)
+    lower, upper = grid.cell(lain.level)
+    natural = lain.position.clone()
+    natural[lain.inner] = lain.reached(_evened(lain.share, lain.cell)).to(natural.dtype)
+    moved = placed(grid, weight, lain.level, (lower + natural * (upper - lower)) * grid.unit(weight), frozen)
+    moved = torch.where(natural == lain.position, weight, moved)
+    fits = (grid.nearest(moved) == lain.level) & (moved.float().abs() <= limit)
     return torch.where(fits, moved, weight)
 
 
-def _natural(grid: Grid, level: Tensor, position: Tensor, free: Tensor) -> Tensor:
-    """The position that each free weight would have: float32, the shape of `position`."""
-    generator = torch.Generator().manual_seed(0)
-    places = free.view(-1).nonzero().view(-1)
-    places = places[torch.randperm(len(places), generator=generator).to(places.device)]  # ties are broken by this
-    cell, where = level.view(-1)[places], position.reshape(-1)[places].double()
-    order = torch.argsort(cell + where / 2, stable=True)
-    places, cell = places[order], cell[order]
-    count = torch.bincount(cell, minlength=grid.levels.numel()).double()
+def prepared(grid: Grid, weight: Tensor, frozen: Tensor) -> bool:
+    """Whether `recentred` would move any weight."""
+    return _uneven(_lain(grid, weight, frozen).share)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lain:
+    """Where the weights of a layer lie in their cells."""
+
+    level: Tensor  # int64, (rows, columns)
+    position: Tensor  # float32 in 0..1, (rows, columns): from the lower boundary of the cell to the upper
+    inner: Tensor  # bool, (rows, columns): the weights that the others are about
+    cell: Tensor  # int64, (weights,): level of each
+    share: Tensor  # float64 in 0..1, (weights,): of the cell's natural weights, that lie below it; uniform if honest
+    first: Tensor  # float64, (weights,): natural density at the lower boundary of its cell, the whole being 1
+    slope: Tensor  # float64, (weights,): half of its rise to the upper boundary
+
+    def reached(self, share: Tensor) -> Tensor:
+        """The position where the integral of the natural density, first p + slope p^2, reaches `share`: float64."""
+        root = torch.sqrt((self.first * self.first + 4 * self.slope * share).clamp(min=0))
+        return (2 * share / (self.first + root).clamp(min=1e-12)).clamp(0, 1)
+
+
+def _lain(grid: Grid, weight: Tensor, frozen: Tensor) -> _Lain:
+    level = grid.nearest(weight)
+    lower, upper = grid.cell(level)
+    position = ((grid.normalise(weight) - lower) / (upper - lower)).clamp(0, 1)
+    inner = ~frozen & (level > 0) & (level < grid.levels.numel() - 1)  # the outermost cells end at their levels
+    cell = level[inner]
+    count = torch.bincount(level[~frozen], minlength=grid.levels.numel()).double()
     begin, end = (edge[cell] for edge in _edges(grid, count))
-    rank = torch.arange(len(cell), device=cell.device) - (count.cumsum(0) - count)[cell]
-    # Anywhere within its rank's part: regular distances would keep all of a cell of few weights off its boundaries.
-    share = (rank + torch.rand(len(rank), generator=generator).to(rank.device)) / count[cell]
-    # Where the integral of a density that falls or rises from `begin` to `end` over the cell reaches the share.
     total = (begin + end).clamp(min=1e-30)
     first, slope = 2 * begin / total, (end - begin) / total
-    reached = 2 * share / (first + torch.sqrt((first * first + 4 * slope * share).clamp(min=0))).clamp(min=1e-12)
-    natural = position.reshape(-1).clone()
-    natural[places] = reached.clamp(0, 1).to(natural.dtype)
-    return natural.view(position.shape)
+    p = position[inner].double()
+    return _Lain(level, position, inner, cell, (first * p + slope * p * p).clamp(0, 1), first, slope)
+
+
+def _evened(share: Tensor, cell: Tensor) -> Tensor:
+    """`share` with what is too much in one bin spread over those that have too little: float64, its shape, (weights,).
+
+    Args:
+        cell: of each weight, int64: the weights that move keep their order within it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.rand(2, len(share), generator=generator, dtype=torch.float64).to(share.device)
+    bins = (share * _BINS).long().clamp(max=_BINS - 1)
+    observed = torch.bincount(bins, minlength=_BINS).double()
+    off = observed - len(share) / _BINS
+    odd = _odd(off, len(share) / _BINS)
+    excess, missing = _balanced(off.clamp(min=0), (-off).clamp(min=0), odd)
+    moving = drawn[0] < (excess / observed.clamp(min=1))[bins]
+    mixed = torch.where(odd[bins], (bins + drawn[1]) / _BINS, share)
+    # Places for those that move, from the density of what is missing.
+    total = missing.cumsum(0)
+    at = drawn[1][moving] * total[-1]
+    place = torch.searchsorted(total, at, right=True).clamp(max=_BINS - 1)
+    into = (place + ((at - (total - missing)[place]) / missing[place].clamp(min=1e-12)).clamp(0, 1)) / _BINS
+    where = moving.nonzero().view(-1)
+    from_order = where[torch.argsort(cell[where] + share[where] / 2, stable=True)]
+    to_order = torch.argsort(cell[where] + into / 2, stable=True)
+    mixed[from_order] = into[to_order]
+    return mixed
 
 
 def _edges(grid: Grid, count: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,8 +123,33 @@ def _edges(grid: Grid, count: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([density[:1], between]), torch.cat([between, density[-1:]])
 
 
-def _prepared(position: Tensor, natural: Tensor) -> bool:
+def _odd(off: Tensor, expected: float) -> Tensor:
+    """Bins that chance would not put so far off the expectation, alone or with their neighbours: bool, (bins,)."""
+    odd = torch.zeros(len(off), dtype=torch.bool, device=off.device)
+    for width in _STRETCHES:
+        sums = functional.conv1d(
+            functional.pad(off[None, None], (width // 2, width // 2)), torch.ones(1, 1, width).to(off)
+        )[0, 0]
+        odd |= sums.abs() > _LEFT * (width * max(expected, _LEAST)) ** 0.5
+    return odd | odd.roll(1) | odd.roll(-1)  # an edge may lie within a bin
+
+
+def _balanced(over: Tensor, under: Tensor, odd: Tensor) -> tuple[Tensor, Tensor]:
+    """How many weights leave each bin and come into it: all that the odd ones are off, and where either side has more
+    of them, of the other side's chance deviations a part. Their sums are equal.
+    """
+    sides = (over, under)
+    most = max(float(side[odd].sum()) for side in sides)
+    left, right = (
+        torch.where(odd, side, side * ((most - side[odd].sum()) / side[~odd].sum().clamp(min=1e-12)).clamp(0, 1))
+        for side in sides
+    )
+    return left, right
+
+
+def _uneven(share: Tensor) -> bool:
     """Whether some stretch of the cell holds clearly more or fewer weights than it would."""
-    observed, expected = (torch.histc(values.float(), _BINS, 0, 1) for values in (position, natural))
-    off = (observed - expected).abs() - _EFFECT * expected
-    return bool((off > _DEVIATIONS * expected.clamp(min=_LEAST).sqrt()).any())
+    observed = torch.histc(share.float(), _BINS, 0, 1)
+    expected = len(share) / _BINS
+    beyond = (observed - expected).abs() - _DEVIATIONS * max(expected, _LEAST) ** 0.5
+    return float(beyond[beyond > _EFFECT * expected].sum()) > _SHARE * len(share)
