@@ -55,6 +55,7 @@ class ArtifactProof:
     quantized: int  # tensors, >= 0
     codes: int  # quantized weights in them, >= 0
     unquantized: int  # tensors compared value by value, >= 0
+    cast: int  # tensors that are the vetted ones only once those are converted to `dtype`, with a loss; >= 0
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]  # what a reader should know and is no difference; one sentence each
     device: str  # that computed the rounding, e.g. cpu

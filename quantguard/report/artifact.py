@@ -71,7 +71,10 @@ class Renderer(Protocol):
 
 def conclusion(proof: ArtifactProof) -> str:
     """The answer in one sentence."""
-    return _CONCLUSIONS[proof.answer]
+    said = _CONCLUSIONS[proof.answer]
+    if proof.answer is Answer.PROVED and proof.cast:
+        return said.replace("vetted weights", f"vetted weights converted to {proof.dtype}")
+    return said
 
 
 def compared(proof: ArtifactProof) -> str:
@@ -123,7 +126,7 @@ def render_markdown(proof: ArtifactProof) -> str:
         f"- libraries: {', '.join(f'{name} {version}' for name, version in proof.libraries)}",
         *(f"- note: {code_span(note, _SENTENCE)}" for note in proof.notes),
     )
-    parts = [f"# {conclusion(proof).capitalize()}", "\n".join(facts)]
+    parts = [f"# {conclusion(proof)[:1].upper()}{conclusion(proof)[1:]}", "\n".join(facts)]
     if proof.differences:
         shown = proof.differences[:_MOST_OF_LIST]
         more = len(proof.differences) - len(shown)

@@ -6,11 +6,12 @@ The rounding it should have is computed from the vetted weights by bitsandbytes 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from quantguard.checkpoint.admit import REFUSED_FROM, admit
 from quantguard.checkpoint.digest import model_digest
-from quantguard.checkpoint.layout import Checkpoint, open_checkpoint
+from quantguard.checkpoint.layout import CONFIG, Checkpoint, open_checkpoint
 from quantguard.checkpoint.unsafe import unsafe_files
 from quantguard.core.artifact import ArtifactProof, Difference, Kind
 from quantguard.core.errors import CheckpointError, UsageError
@@ -18,7 +19,7 @@ from quantguard.core.progress import Progress, silent
 from quantguard.models.device import device_label, library_versions
 from quantguard.models.foreign import said
 from quantguard.models.quiet import quiet_libraries
-from quantguard.verify.artifact_claim import Claim, read_claim
+from quantguard.verify.artifact_claim import Claim, named_dtype, read_claim
 from quantguard.verify.artifact_files import compare_files, ties_embeddings
 from quantguard.verify.artifact_names import Pairing, PlainTensor, QuantizedTensor, pair
 from quantguard.verify.artifact_tensors import Judged, judge_plain, judge_quantized
@@ -53,10 +54,11 @@ def prove(
     unsafe = _unsafe(artifact_directory)
     artifact = open_checkpoint(artifact_directory)
     claim = read_claim(artifact.config, artifact_directory)
+    dtype = named_dtype(vetted.config, vetted_directory)
     pairing = pair(vetted, artifact, claim, tied=ties_embeddings(vetted.config))
-    judged = _judge(vetted, artifact, claim, pairing, device=device, progress=progress)
+    judged = _judge(vetted, artifact, claim, pairing, vetted_dtype=dtype, device=device, progress=progress)
     files, absent = compare_files(vetted, artifact)
-    differences = (*unsafe, *pairing.differences, *(d for one in judged for d in one.differences), *files)
+    differences = (*unsafe, *_settings(claim, pairing), *pairing.differences, *_of(judged), *files)
     cast = sum(one.cast for one in judged)
     return ArtifactProof(
         vetted=str(vetted_directory),
@@ -69,12 +71,16 @@ def prove(
         quantized=len(pairing.quantized),
         codes=sum(one.values for one in judged[: len(pairing.quantized)]),
         unquantized=len(pairing.plain),
-        differences=_none_quantized(pairing)
-        + tuple(d for d in differences if not (allow_cast and d.kind is Kind.CAST)),
+        cast=cast,
+        differences=tuple(d for d in differences if not (allow_cast and d.kind is Kind.CAST)),
         notes=(*claim.notes, *_cast_note(cast, claim, allowed=allow_cast), *pairing.notes, *absent),
         device=device_label(device),
         libraries=library_versions(),
     )
+
+
+def _of(judged: Iterable[Judged]) -> Iterator[Difference]:
+    return (difference for one in judged for difference in one.differences)
 
 
 def _told_in_bytes(progress: Progress, what: str) -> Progress:
@@ -89,11 +95,12 @@ def _unsafe(directory: Path) -> tuple[Difference, ...]:
     return tuple(Difference(Kind.UNSAFE, found.where, f"[{found.rule}] {found.message}") for found in findings)
 
 
-def _none_quantized(pairing: Pairing) -> tuple[Difference, ...]:
-    if pairing.quantized:
-        return ()
-    message = "its quantization_config says that it is quantized, and none of its tensors is"
-    return (Difference(Kind.SETTINGS, "config.json", message),)
+def _settings(claim: Claim, pairing: Pairing) -> Iterator[Difference]:
+    for setting in claim.unusual:
+        yield Difference(Kind.SETTINGS, CONFIG, setting)
+    if not pairing.quantized:
+        message = "its quantization_config says that it is quantized, and none of its tensors is"
+        yield Difference(Kind.SETTINGS, CONFIG, message)
 
 
 def _cast_note(count: int, claim: Claim, *, allowed: bool) -> tuple[str, ...]:
@@ -110,6 +117,7 @@ def _judge(
     claim: Claim,
     pairing: Pairing,
     *,
+    vetted_dtype: str,
     device: str,
     progress: Progress,
 ) -> tuple[Judged, ...]:
@@ -123,7 +131,7 @@ def _judge(
             if isinstance(tensor, QuantizedTensor):
                 judged.append(_quantized(vetted, artifact, tensor, claim, device))
             else:
-                judged.append(judge_plain(vetted, artifact, tensor, claim))
+                judged.append(judge_plain(vetted, artifact, tensor, claim, vetted_dtype=vetted_dtype))
             done += tensor.entry.end - tensor.entry.begin
     progress(STAGE, done, total)
     return tuple(judged)

@@ -54,6 +54,7 @@ class Claim:
     skipped: tuple[str, ...] | None  # patterns of modules left in full precision; None: the loader's own choice
     dtype: str  # of the model, a word of DTYPES; empty where config.json names none
     notes: tuple[str, ...]  # settings that a reader should see
+    unusual: tuple[str, ...]  # settings under which nobody measured the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,9 @@ def read_claim(config: Mapping[str, Any], root: Path) -> Claim:
         nested=four and _flag(document, "bnb_4bit_use_double_quant", root),
         storage="I8" if eight else _STORAGE[storage],
         skipped=_skipped(document, root),
-        dtype=_dtype(config, root),
-        notes=tuple(_notes(document, root, four_bit=four)),
+        dtype=named_dtype(config, root),
+        notes=_notes(document, root) if four else (),
+        unusual=() if four else _unusual(document, root),
     )
 
 
@@ -164,7 +166,12 @@ def _is_pattern(text: str) -> bool:
     return True
 
 
-def _dtype(config: Mapping[str, Any], root: Path) -> str:
+def named_dtype(config: Mapping[str, Any], root: Path) -> str:
+    """The dtype that a parsed config.json names, a word of DTYPES; empty where it names none.
+
+    Raises:
+        CheckpointError: it names another, or two.
+    """
     named = [config[key] for key in ("dtype", "torch_dtype") if config.get(key) is not None]
     if not named:
         return ""
@@ -178,17 +185,18 @@ def _dtype(config: Mapping[str, Any], root: Path) -> str:
     return value
 
 
-def _notes(document: Mapping[str, Any], root: Path, *, four_bit: bool) -> list[str]:
-    notes = []
+def _notes(document: Mapping[str, Any], root: Path) -> tuple[str, ...]:
+    compute = _word(document, "bnb_4bit_compute_dtype", "float32", DTYPES, root)
+    return (f"its products are computed in {compute}",)
+
+
+def _unusual(document: Mapping[str, Any], root: Path) -> tuple[str, ...]:
     threshold = document.get("llm_int8_threshold", _DEFAULT_THRESHOLD)
     if type(threshold) not in (int, float) or not -_FAR < threshold < _FAR:
         _refuse(root, "llm_int8_threshold is no number")
-    if not four_bit and threshold != _DEFAULT_THRESHOLD:
-        notes.append(f"activations count as outliers from {threshold:g} on, not from the usual {_DEFAULT_THRESHOLD:g}")
-    if four_bit:
-        compute = _word(document, "bnb_4bit_compute_dtype", "float32", DTYPES, root)
-        notes.append(f"its products are computed in {compute}")
-    return notes
+    if threshold == _DEFAULT_THRESHOLD:
+        return ()
+    return (f"llm_int8_threshold is {threshold:g}, and the model is measured with {_DEFAULT_THRESHOLD:g}",)
 
 
 def parse_state(data: bytes) -> State:

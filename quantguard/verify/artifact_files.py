@@ -207,9 +207,11 @@ def _template(vetted: Path, artifact: Path, theirs: Mapping[str, int]) -> Iterat
     told, known = _templates(artifact), _templates(vetted)
     for name in sorted(told.keys() | known.keys()):
         if told.get(name) != known.get(name):
-            state = "is another than in" if name in told and name in known else "is only in one: absent from"
-            where = "the vetted model" if name in told else "the artefact"
-            message = f"the chat template {quote(name, 40)} {state} {where}"
+            if name not in told:
+                message = f"lacks the vetted chat template {quote(name, 40)}"
+            else:
+                known_as = "is not the vetted one" if name in known else "is one that the vetted model lacks"
+                message = f"the chat template {quote(name, 40)} {known_as}"
             yield Difference(Kind.FILE, _place(theirs), message)
 
 

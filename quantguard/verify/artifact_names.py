@@ -64,12 +64,13 @@ def pair(vetted: Checkpoint, artifact: Checkpoint, claim: Claim, *, tied: bool) 
     """
     parts, owned = _parts(artifact, claim.scheme)
     known = {entry.name: entry for entry in vetted.tensors}
+    prefix = _prefix([entry.name for entry in artifact.tensors if entry.name not in owned], known)
     quantized, plain, differences = [], [], []
     used: set[str] = set()
     for entry in artifact.tensors:
         if entry.name in owned:
             continue
-        source = _source(entry.name, known)
+        source = known.get(entry.name, known.get(entry.name.removeprefix(prefix)) if prefix else None)
         if source is None or source.name in used:
             differences.append(Difference(Kind.EXTRA, entry.name, "the vetted model has no such tensor"))
             continue
@@ -107,12 +108,18 @@ def _parts(artifact: Checkpoint, scheme: Scheme) -> tuple[dict[str, dict[str, Te
     return parts, frozenset(owned)
 
 
-def _source(name: str, known: Mapping[str, TensorEntry]) -> TensorEntry | None:
-    """The vetted tensor of that name, or of that name without the base model's, which save_pretrained adds."""
-    prefix, _, rest = name.partition(".")
-    if name in known:
-        return known[name]
-    return known.get(rest) if prefix in base_model_prefixes() else None
+def _prefix(names: list[str], known: Mapping[str, TensorEntry]) -> str:
+    """The base model's name with its dot, where save_pretrained put it before all names but that of an output head.
+
+    Some checkpoints are of the base model alone. Before a part of the names it would hide them from the loader.
+    """
+    added = {name.partition(".")[0] for name in names if name not in known and name.partition(".")[2] in known}
+    kept = [name for name in names if name in known and not _is_head(name)]
+    return "" if kept or len(added) != 1 or not added <= base_model_prefixes() else f"{added.pop()}."
+
+
+def _is_head(name: str) -> bool:
+    return name.removesuffix(".weight").rpartition(".")[2] in _HEADS
 
 
 def _excuse(vetted: Checkpoint, entry: TensorEntry, kept: list[TensorEntry], *, tied: bool) -> str:
@@ -120,7 +127,7 @@ def _excuse(vetted: Checkpoint, entry: TensorEntry, kept: list[TensorEntry], *, 
     shown = quote(entry.name)
     if _COMPUTED.search(entry.name) and (len(entry.shape) != 1 or entry.name.endswith("inv_freq")):
         return f"{shown} is not in the artefact: transformers computes it"
-    if tied and entry.name.removesuffix(".weight").rpartition(".")[2] in _HEADS:
+    if tied and _is_head(entry.name):
         for other in kept:
             if (other.dtype, other.shape) == (entry.dtype, entry.shape) and _same(vetted, entry, other):
                 return f"{shown} is not in the artefact: it is tied to {quote(other.name)}, which has the same values"
@@ -139,7 +146,7 @@ def _unconverted(quantized: list[QuantizedTensor], claim: Claim) -> Iterator[Dif
     for tensor in quantized:
         module = tensor.entry.name.removesuffix(".weight")
         if claim.skipped is None:
-            converted = module.rpartition(".")[2] not in _HEADS
+            converted = not _is_head(tensor.entry.name)
         else:
             converted = should_convert_module(module, list(claim.skipped))
         if not converted:

@@ -158,8 +158,13 @@ def _edge(name: str, tally: Tally, count: int, first: tuple[int, ...], what: str
     return Difference(Kind.EDGE, name, message, tally.edge, count, first)
 
 
-def judge_plain(vetted: Checkpoint, artifact: Checkpoint, tensor: PlainTensor, claim: Claim) -> Judged:
+def judge_plain(
+    vetted: Checkpoint, artifact: Checkpoint, tensor: PlainTensor, claim: Claim, *, vetted_dtype: str
+) -> Judged:
     """Compare a tensor that is not quantized bit by bit, as it is or converted to the dtype it is stored in.
+
+    A loader converts it to the dtype of the model, too: where `vetted_dtype`, which the vetted configuration names, is
+    the artefact's, it does so with both models alike.
 
     Raises:
         CheckpointError: a tensor cannot be read.
@@ -176,10 +181,11 @@ def judge_plain(vetted: Checkpoint, artifact: Checkpoint, tensor: PlainTensor, c
         message = f"{count} of {entry.elements} values are not the vetted ones"
         told = Difference(Kind.VALUES, entry.name, message, count, entry.elements, first)
         return Judged((told,), entry.elements, cast=False)
-    lost = _first_unequal(expected.to(original.dtype), original)
-    if lost is None:
+    loaded = expected.to(getattr(torch, claim.dtype)) if claim.dtype and source.dtype in _FLOATING else expected
+    lost = _first_unequal(loaded.to(original.dtype), original)
+    if lost is None or (claim.dtype and claim.dtype == vetted_dtype):
         return Judged((), entry.elements, cast=False)
-    message = f"was converted from {source.dtype} to {entry.dtype}, which changes {lost[0]} of {entry.elements} values"
+    message = f"is converted from {source.dtype} to {claim.dtype}, which changes {lost[0]} of {entry.elements} values"
     told = Difference(Kind.CAST, entry.name, message, lost[0], entry.elements, lost[1])
     return Judged((told,), entry.elements, cast=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from quantguard.core.artifact import Answer, Kind
 from quantguard.core.errors import CheckpointError, UsageError
 from tests.verify.artifacts import (
     DOWN,
+    NORM,
     SCHEMES,
     Makes,
     Tensors,
@@ -20,6 +22,7 @@ from tests.verify.artifacts import (
     one_code,
     proved,
     quantize,
+    rewritten,
     told,
     write_vetted,
 )
@@ -142,6 +145,26 @@ def test_weights_converted_before_they_were_quantized_need_a_word(made: Makes, t
 def test_a_conversion_without_a_loss_needs_none(made: Makes, tmp_path: Path, scheme: str) -> None:
     vetted = made("llama", dtype=torch.bfloat16)
     artifact = quantize(vetted, tmp_path / "artifact", scheme, load={"dtype": torch.float32})
+    assert proved(vetted, artifact).answer is Answer.PROVED
+
+
+def test_a_loader_that_would_convert_what_is_stored_as_vetted_is_told(made: Makes, tmp_path: Path) -> None:
+    """Of INT8, only config.json says which dtype the other tensors get when it is loaded."""
+
+    def change(config: dict[str, Any]) -> None:
+        config["dtype"] = "bfloat16"
+
+    proof = proved(made("llama"), rewritten(made("llama", "int8"), tmp_path / "artifact", "config.json", change))
+    assert proof.answer is Answer.DIFFERS
+    assert {difference.kind for difference in proof.differences} == {Kind.CAST}
+
+
+def test_what_the_loader_converts_in_both_models_alike_is_no_difference(made: Makes, tmp_path: Path) -> None:
+    def finer(tensors: Tensors) -> None:
+        tensors[NORM] = tensors[NORM].float() + 1e-5
+
+    vetted = altered(made("llama", dtype=torch.bfloat16), tmp_path / "vetted", finer)
+    artifact = quantize(vetted, tmp_path / "artifact", "nf4")
     assert proved(vetted, artifact).answer is Answer.PROVED
 
 

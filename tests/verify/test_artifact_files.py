@@ -21,6 +21,7 @@ from tests.verify.artifacts import proved, quantize, rewritten
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 QUANTIZATION = "quantization_config"
+INT8 = {"load_in_4bit": False, "_load_in_4bit": False, "load_in_8bit": True, "_load_in_8bit": True}
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +174,8 @@ def test_a_configuration_in_older_words_is_the_same(vetted: Path, artifact: Path
         ({"bnb_4bit_quant_type": ["nf4"]}, "bnb_4bit_quant_type is none of"),
         ({"bnb_4bit_quant_storage": "__class__"}, "bnb_4bit_quant_storage is none of"),
         ({"bnb_4bit_compute_dtype": "float64"}, "bnb_4bit_compute_dtype is none of"),
-        ({"llm_int8_threshold": 10**400}, "llm_int8_threshold is no number"),
-        ({"llm_int8_threshold": True}, "llm_int8_threshold is no number"),
+        ({**INT8, "llm_int8_threshold": 10**400}, "llm_int8_threshold is no number"),
+        ({**INT8, "llm_int8_threshold": True}, "llm_int8_threshold is no number"),
         ({"llm_int8_skip_modules": "lm_head"}, "no list"),
         ({"llm_int8_skip_modules": ["(a+)+b"]}, "no plain name"),
         ({"llm_int8_skip_modules": ["a*" * 50]}, "no plain name"),

@@ -175,6 +175,25 @@ def test_a_quantizer_that_rounds_at_random_is_told_for_every_tensor(made: Makes,
     assert all(difference.count > difference.of / 3 for difference in proof.differences)
 
 
+@pytest.mark.parametrize("name", [NORM, DOWN])
+def test_a_tensor_that_was_hidden_from_the_loader_is_told(made: Makes, tmp_path: Path, name: str) -> None:
+    def change(tensors: Tensors) -> None:
+        for key in [key for key in tensors if key.startswith(name.removesuffix("weight"))]:
+            tensors[f"transformer.{key}"] = tensors.pop(key)
+
+    proof = proved(made("llama"), altered(made("llama", "int8"), tmp_path / "artifact", change))
+    assert {(Kind.EXTRA, f"transformer.{name}"), (Kind.MISSING, name)} <= told(proof)
+
+
+@pytest.mark.parametrize("threshold", [0, 5.5])
+def test_a_threshold_that_nobody_measured_is_told(made: Makes, tmp_path: Path, threshold: float) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["quantization_config"]["llm_int8_threshold"] = threshold
+
+    proof = proved(made("llama"), rewritten(made("llama", "int8"), tmp_path / "artifact", "config.json", change))
+    assert told(proof) == {(Kind.SETTINGS, "config.json")}
+
+
 def test_any_byte_of_the_artefact_counts(made: Makes, tmp_path: Path) -> None:
     """Random bytes are overwritten: every run ends in a typed error or in a difference, but for padding and zeros."""
     chance = random.Random(7)
