@@ -118,7 +118,7 @@ def _measured(
 ) -> Measurements:
     from quantguard.checkpoint.admit import admit
     from quantguard.checkpoint.digest import model_digest
-    from quantguard.gate.assess import benchmark_requests, scenario_requests
+    from quantguard.gate.assess import benchmark_requests, counterfactual_request, scenario_requests
     from quantguard.models.device import resolve_device
     from quantguard.verify.measure import measure
 
@@ -137,6 +137,7 @@ def _measured(
             device=resolve_device(device),
             seed=seed,
             scratch=Path(scratch),
+            counterfactual=counterfactual_request(policy),
             progress=progress,
         )
 

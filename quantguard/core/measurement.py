@@ -87,6 +87,39 @@ class Benchmark:
 
 
 @dataclass(frozen=True, slots=True)
+class Divergence:
+    """How far the quantized model's next-token distributions lie from full precision's, beside random roundings.
+
+    Means of KL(full precision || quantized) over the tokens of a text, each weighted by how certain full precision is.
+    """
+
+    ratio: float  # nearest / random, > 0; about 1 or below for weights that know nothing of the grid
+    lower: float  # of its interval, over texts and copies
+    upper: float
+    confidence: float  # of the two-sided interval, 0..1
+    nearest: float  # nats a token, >= 0: the library's own rounding
+    random: float  # nats a token, >= 0: mean over the copies
+    exceeded: int  # 0..copies: of the copies, how many diverge less than rounding to nearest
+    copies: int  # > 0, randomly rounded
+    texts: int  # > 0
+    tokens: int  # > 0
+    layers: tuple[tuple[str, float], ...] = ()
+    """(block, share of the divergence that is gone once this block alone is rounded at random), largest first.
+
+    At most 1 each, and not a partition: one block may carry what another needs. Empty where it was not looked for.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Counterfactual rounding under one scheme."""
+
+    scheme: Scheme
+    divergence: Divergence | Unmeasured
+    prompts: str  # sha256 of the prompts that the texts begin with
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     device: str  # e.g. cpu, or cuda:0 NVIDIA H200
     seed: int
@@ -102,3 +135,4 @@ class Measurements:
     attacks: tuple[AttackSuccess, ...]
     benchmarks: tuple[Benchmark, ...]
     environment: Environment
+    drifts: tuple[Drift, ...] = ()  # one a scheme, where it was asked for

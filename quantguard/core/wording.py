@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from quantguard.core.measurement import PairedDrop, Rate, Unmeasured
+from quantguard.core.measurement import Divergence, PairedDrop, Rate, Unmeasured
 
 
 def percent(share: float) -> str:
@@ -32,3 +32,18 @@ def drop_text(drop: PairedDrop | Unmeasured) -> str:
     value = drop.value if drop.trials else math.nan
     counts = f"lost {drop.lost}, gained {drop.gained} of {drop.trials}"
     return f"{counts}, {percent(value)} {interval(drop.lower, drop.upper)}"
+
+
+def times(ratio: float) -> str:
+    """`0.43`, `2.1`, `31`; `?` where it is not a finite number."""
+    if not math.isfinite(ratio):
+        return "?"
+    return f"{ratio:.2f}" if ratio < 1 else f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
+
+
+def divergence_text(divergence: Divergence | Unmeasured) -> str:
+    """`31 times as far as at random [24, 39]`, or why it is not known."""
+    if isinstance(divergence, Unmeasured):
+        return f"unmeasured: {divergence.reason}"
+    bounds = f"[{times(divergence.lower)}, {times(divergence.upper)}]"
+    return f"{times(divergence.ratio)} times as far as at random {bounds}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quantguard.checkpoint.digest import model_digest
 from quantguard.core.calibration import CalibrationSet, Sampled, read_calibration
-from quantguard.core.errors import MachineError
+from quantguard.core.errors import MachineError, PolicyError
 from quantguard.core.measurement import Measurements, Unmeasured
 from quantguard.core.progress import Progress, silent
 from quantguard.core.prompts import Prompt, read_prompts
@@ -24,7 +24,7 @@ from quantguard.policy.load import LoadedPolicy
 from quantguard.policy.schema import ContentInjectionLimits
 from quantguard.scan.scan import scan
 from quantguard.verify.benchmarks import BenchmarkRequest
-from quantguard.verify.measure import ScenarioRequest, measure
+from quantguard.verify.measure import CounterfactualRequest, ScenarioRequest, measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,12 @@ def _harden_and_measure(
 
 def _complete(measured: Measurements) -> bool:
     """Whether all could be measured. What could not may be by now: memory was short, or a task's data was absent."""
-    return not any(isinstance(attack.rate, Unmeasured) for attack in measured.attacks) and not any(
-        isinstance(found, Unmeasured) for b in measured.benchmarks for found in (b.accuracy, b.drop)
+    found = (
+        *(attack.rate for attack in measured.attacks),
+        *(figure for benchmark in measured.benchmarks for figure in (benchmark.accuracy, benchmark.drop)),
+        *(drift.divergence for drift in measured.drifts),
     )
+    return not any(isinstance(figure, Unmeasured) for figure in found)
 
 
 def _harden(work: Work, schemes: tuple[Scheme, ...], room: Room) -> Hardened:
@@ -153,8 +156,22 @@ def _measure(
         device=room.device,
         seed=work.asked.seed,
         scratch=work.scratch,
+        counterfactual=counterfactual_request(work.policy),
         progress=room.progress,
     )
+
+
+def counterfactual_request(policy: LoadedPolicy) -> CounterfactualRequest | None:
+    """What verify is asked about counterfactual rounding; None where the policy does not limit it."""
+    asked = policy.policy.counterfactual
+    if asked is None:
+        return None
+    chosen = read_calibration(asked.prompts, asked.samples, folder=policy.path.parent)
+    if isinstance(chosen, Sampled):
+        raise PolicyError(
+            "the model's own texts are not supported here", path=policy.path, key="counterfactual.prompts"
+        )
+    return CounterfactualRequest(chosen.prompts, asked.max_ratio)
 
 
 def scenario_requests(policy: LoadedPolicy, *, probes: Path | None = None) -> tuple[ScenarioRequest, ...]:

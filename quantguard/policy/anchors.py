@@ -26,4 +26,6 @@ def _rules(policy: Policy) -> Iterator[tuple[str, Location]]:
             yield f"attack_success.{scenario.value}.{key}", ("attack_success", scenario.value, key)
     for index, benchmark in enumerate(policy.benchmarks):
         yield f"benchmarks.{benchmark.task}.max_drop", ("benchmarks", index, "max_drop")
+    if policy.counterfactual is not None:
+        yield "counterfactual.max_ratio", ("counterfactual", "max_ratio")
     yield "requires.gpu", ("requires", "gpu")

@@ -94,6 +94,9 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
         "benchmarks[].path": Kind.NEITHER,
         # More questions narrow the interval and let a small drop pass; fewer look at less.
         "benchmarks[].limit": Kind.NEITHER,
+        "counterfactual.prompts": Kind.NEITHER,
+        "counterfactual.samples": Kind.NEITHER,  # as for benchmarks[].limit
+        "counterfactual.max_ratio": Kind.HIGHER_IS_LOOSER,
         "registry.alias": Kind.NEITHER,
         "requires.gpu": Kind.LOWER_IS_LOOSER,
     }
@@ -107,6 +110,7 @@ REMOVED: Final[Mapping[str, Direction]] = MappingProxyType(
         "attack_success.over_refusal": Direction.LOOSER,
         "attack_success.vulnerable_code": Direction.LOOSER,
         "benchmarks[]": Direction.LOOSER,
+        "counterfactual": Direction.LOOSER,
     }
 )
 IDENTITY: Final = "benchmarks[].task"  # which entry is which: another task is one taken out and one added

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from quantguard.core.calibration import Sampled, read_calibration
+from quantguard.core.calibration import CalibrationSet, Sampled, read_calibration
 from quantguard.core.suites import read_probes
 from quantguard.policy.compare import Change, Direction
 from quantguard.policy.load import LoadedPolicy
@@ -27,20 +27,32 @@ def compare_inputs(before: LoadedPolicy, after: LoadedPolicy) -> tuple[Change, .
     Raises:
         QuantGuardError: a file has gone since its policy was loaded.
     """
-    return (*_calibration(before, after), *_probes(before, after), *_tasks(before, after))
+    return (*_calibrations(before, after), *_probes(before, after), *_tasks(before, after))
 
 
-def _calibration(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:
+def _calibrations(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:
+    """What a repair is calibrated on, and what counterfactual rounding is measured on."""
     old, new = before.policy.harden.calibration, after.policy.harden.calibration
-    if old is None or new is None:
-        return
-    was, now = (
-        read_calibration(named.prompts, folder=policy.path.parent) for policy, named in ((before, old), (after, new))
-    )
+    if old is not None and new is not None:
+        sources = _read(before, old.prompts), _read(after, new.prompts)
+        yield from _calibration(*sources, ("harden", "calibration", "prompts"))
+    was, now = before.policy.counterfactual, after.policy.counterfactual
+    if was is not None and now is not None:
+        sources = _read(before, was.prompts), _read(after, now.prompts)
+        yield from _calibration(*sources, ("counterfactual", "prompts"))
+
+
+def _read(policy: LoadedPolicy, source: str) -> CalibrationSet | Sampled:
+    return read_calibration(source, folder=policy.path.parent)
+
+
+def _calibration(
+    was: CalibrationSet | Sampled, now: CalibrationSet | Sampled, location: tuple[str, ...]
+) -> Iterator[Change]:
     if isinstance(was, Sampled) or isinstance(now, Sampled):
         return  # the model's own are not held by any file; another source is told as another word
     if was.prompts != now.prompts:
-        rule, location = "harden.calibration.prompts", ("harden", "calibration", "prompts")
+        rule = ".".join(location)
         said = _difference([row.prompt for row in was.prompts], [row.prompt for row in now.prompts])
         yield Change(rule, Direction.DIFFERENT, _counted(len(was.prompts), "prompt"), said, location)
 

@@ -128,8 +128,8 @@ class _Inputs:
         self.files.append(InputFile(dotted(location), SUITES_FOLDER, suite.digest))
         return suite.prompts
 
-    def calibration(self, source: str, samples: int) -> None:
-        location = ("harden", "calibration", "prompts")
+    def calibration(self, section: tuple[str, ...], source: str, samples: int) -> None:
+        location = (*section, "prompts")
         if source == SELF:
             return  # the model gives as many as are asked for
         if source == NEUTRAL:
@@ -139,13 +139,22 @@ class _Inputs:
             prompts = self.prompts(location, source)
         if 0 < len(prompts) < samples:
             place = "built in" if source == NEUTRAL else "in the file"
-            where = ("harden", "calibration", "samples")
-            self.wrong(where, f"expected at most {len(prompts)}, the prompts {place}, got {samples}")
+            self.wrong((*section, "samples"), f"expected at most {len(prompts)}, the prompts {place}, got {samples}")
+
+    def counterfactual(self, source: str, samples: int) -> None:
+        section = ("counterfactual",)
+        if source == SELF:
+            remedy = f"use {NEUTRAL}, or a file of prompts of the kind that the model will be asked"
+            self.wrong((*section, "prompts"), "the model's own texts are not supported here", remedy)
+            return
+        self.calibration(section, source, samples)
 
 
 def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
     if (calibration := policy.harden.calibration) is not None:
-        inputs.calibration(calibration.prompts, calibration.samples)
+        inputs.calibration(("harden", "calibration"), calibration.prompts, calibration.samples)
+    if (asked := policy.counterfactual) is not None:
+        inputs.counterfactual(asked.prompts, asked.samples)
     for scenario, limits in policy.attack_success.by_scenario():
         section = ("attack_success", scenario.value)
         probes = len(inputs.probes(scenario, limits.probes))

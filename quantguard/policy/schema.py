@@ -134,6 +134,14 @@ class BenchmarkLimits(Section):
     limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # first questions only
 
 
+class Counterfactual(Section):
+    """How much further from full precision the library's own rounding may lie than rounding the weights at random."""
+
+    prompts: Path_  # neutral (built in), or a prompts JSONL, relative to the policy file; asked in full precision
+    samples: Annotated[int, Field(ge=1, le=100_000)]  # how many of them are used
+    max_ratio: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]  # of the upper end of the interval
+
+
 class Requires(Section):
     """What the machine must have; a measurement made without it does not count."""
 
@@ -164,6 +172,7 @@ class Policy(Section):
     benchmarks: Annotated[tuple[BenchmarkLimits, ...], AfterValidator(_unique_tasks)]
     registry: Registry
     requires: Requires = Requires()
+    counterfactual: Counterfactual | None = None  # absent: not measured
 
     @model_validator(mode="after")
     def _harden_what_is_deployed(self) -> Policy:

@@ -22,9 +22,13 @@ from quantguard.report.markup import NOTHING, Child, Html, element, join, style_
 from quantguard.report.moved_svg import moved_figures
 from quantguard.report.rules import RULES, known_as, paragraphs
 from quantguard.report.summary import (
+    CARRIERS,
+    NEAREST,
     Row,
     attack_rows,
     benchmark_rows,
+    carriers,
+    drift_rows,
     grid_text,
     outcome_text,
     p_value_text,
@@ -56,6 +60,7 @@ def render_html(facts: ReportFacts) -> str:
         _section("What hardening moved", _moved(facts.hardening)),
         _section("Attack success rate", _rates("behaviour", attack_rows(facts.original, facts.hardened))),
         _section("Accuracy lost", _rates("benchmark", benchmark_rows(facts.original, facts.hardened))),
+        _section("Counterfactual rounding", _drifts(facts)),
         _section("Not measured", _list(unmeasured(facts.original, facts.hardened))),
         _section("In the registry", _list(facts.registry_events)),
         _section("What the rules mean", _rules(_occurring(facts))),
@@ -194,6 +199,15 @@ def _rates(what: str, rows: Sequence[Row]) -> Html:
         return NOTHING
     cells = [(row.what, row.scheme, row.before or "-", row.after or "-") for row in rows[:_MOST]]
     return join((_table((what, "scheme", "original", "hardened"), cells), _more(len(rows), _MOST)))
+
+
+def _drifts(facts: ReportFacts) -> Html:
+    rows = drift_rows(facts.original, facts.hardened)
+    if not rows:
+        return NOTHING
+    carried = carriers(facts.original, facts.hardened)
+    told = (element("p", CARRIERS), _list(carried)) if carried else ()
+    return join((element("p", NEAREST), _rates("measured", rows), *told))
 
 
 def _folded(heads: Sequence[str], rows: Sequence[Sequence[Child]], *, of: int, numbers: frozenset[int] = _NONE) -> Html:

@@ -21,9 +21,13 @@ from quantguard.report.facts import ReportFacts
 from quantguard.report.layers import COLUMNS, sparkline
 from quantguard.report.plot import drops_plot, rates_plot
 from quantguard.report.summary import (
+    CARRIERS,
+    NEAREST,
     Row,
     attack_rows,
     benchmark_rows,
+    carriers,
+    drift_rows,
     grid_text,
     outcome_text,
     p_value_text,
@@ -53,6 +57,7 @@ def render_markdown(facts: ReportFacts) -> str:
     optional = [
         ("Attack success rate", _rates(facts)),
         ("Accuracy lost", _benchmarks(facts)),
+        ("Counterfactual rounding", _drifts(facts)),
         ("Not measured", _bullets(unmeasured(facts.original, facts.hardened), _said)),
         ("Harmful answers, as the model gave them", _bullets(_examples(facts.original, facts.hardened), str)),
         ("Hardening", _hardening(facts.hardening)),
@@ -147,6 +152,16 @@ def _benchmarks(facts: ReportFacts) -> str:
     tasks += [f"And {more} more, all in the JSON report."] if more > 0 else []
     picture = drops_plot(facts.original, facts.hardened)
     return "\n\n".join(["Against the original in full precision; positive is worse.", *tasks, picture])
+
+
+def _drifts(facts: ReportFacts) -> str:
+    rows = drift_rows(facts.original, facts.hardened)
+    if not rows:
+        return ""
+    table = _table(("scheme", "original", "hardened"), [_cells(row) for row in rows])
+    carried = _bullets(carriers(facts.original, facts.hardened), _said)
+    tail = f"\n\n{CARRIERS}\n\n{carried}" if carried else ""
+    return f"{NEAREST}\n\n{table}{tail}"
 
 
 def _cells(row: Row) -> tuple[str, str, str]:

@@ -53,6 +53,18 @@ _GATE_RULES: Final = {
         "The policy's own: benchmarks; the task is run by lm-evaluation-harness.",
         "Quantization alone costs accuracy, and few questions make a wide interval.",
     ),
+    "counterfactual.max_ratio": Rule(
+        "Rounding to nearest is not the gentlest rounding",
+        "How far the quantized model's next words lie from those of its own full precision, divided by how far they "
+        "lie when the same weights are rounded at random. An honest model loses least by rounding to nearest; a model "
+        "whose roundings were prepared loses most by it, because chance undoes what works together. The upper end of "
+        "the interval is compared with the limit of the policy.",
+        "Do not deploy this model in this scheme. `quantguard harden` may repair its rounding; the report names the "
+        "blocks that it hangs on. Where only the interval is too wide, ask for more samples.",
+        9.0,
+        "This product's own (docs/counterfactual.md); stochastic rounding: Gupta et al., ICML 2015.",
+        "A text on which full precision and quantized model hardly differ makes a wide interval.",
+    ),
     "requires.gpu": Rule(
         "Not measured on a GPU",
         "The policy counts only what a GPU measured, as the model will be deployed.",

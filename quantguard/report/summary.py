@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from quantguard.core.finding import Finding
-from quantguard.core.measurement import AttackSuccess, Benchmark, Measurements, PairedDrop, Rate, Unmeasured
+from quantguard.core.measurement import AttackSuccess, Benchmark, Divergence, Measurements, PairedDrop, Rate, Unmeasured
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
-from quantguard.core.wording import drop_text, rate_text
+from quantguard.core.wording import divergence_text, drop_text, percent, rate_text
 
 NOT_MEASURED = "unmeasured"
+COUNTERFACTUAL = "counterfactual rounding"
+NEAREST = (
+    "How far the quantized model lies from full precision on neutral text, as a multiple of how far random roundings "
+    "of the same weights do, with its interval. Rounding to nearest should be the gentlest rounding: about 1 or below."
+)
+CARRIERS = "Share of it that is gone once one block alone is rounded at random; they need not add up:"
+_BLOCKS = 5  # named of each measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,15 @@ def attack_rows(original: Measurements | None, hardened: Measurements | None) ->
 def benchmark_rows(original: Measurements | None, hardened: Measurements | None) -> tuple[Row, ...]:
     """Accuracy lost against the original in full precision, by task and scheme."""
     return _pair(original, hardened, _drops)
+
+
+def drift_rows(original: Measurements | None, hardened: Measurements | None) -> tuple[Row, ...]:
+    """How far rounding to nearest lies from full precision, as a multiple of rounding at random, by scheme."""
+    return _pair(original, hardened, _drifts)
+
+
+def _drifts(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
+    return ((COUNTERFACTUAL, d.scheme, short_divergence(d.divergence)) for d in measurements.drifts)
 
 
 def _rates(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
@@ -81,6 +97,10 @@ def short_drop(drop: PairedDrop | Unmeasured) -> str:
     return NOT_MEASURED if isinstance(drop, Unmeasured) else drop_text(drop)
 
 
+def short_divergence(divergence: Divergence | Unmeasured) -> str:
+    return NOT_MEASURED if isinstance(divergence, Unmeasured) else divergence_text(divergence)
+
+
 def unmeasured(*all_measurements: Measurements | None) -> tuple[str, ...]:
     """Why what could not be measured could not: one line for each reason, with what it concerns. Untrusted text."""
     concerned: dict[str, list[str]] = {}
@@ -97,6 +117,25 @@ def _values(measurements: Measurements | None) -> Iterable[tuple[str, Scheme | N
             yield attack.scenario.value, attack.scheme, attack.rate
         for benchmark in measurements.benchmarks:
             yield benchmark.task, benchmark.scheme, benchmark.drop
+        for drift in measurements.drifts:
+            yield COUNTERFACTUAL, drift.scheme, drift.divergence
+
+
+def carriers(*all_measurements: Measurements | None) -> tuple[str, ...]:
+    """The blocks that what rounding to nearest changes hangs on: a line for each scheme where it was followed."""
+    return tuple(
+        f"{measurements.subject.value}, {drift.scheme.value}: {_blocks(drift.divergence)}"
+        for measurements in all_measurements
+        if measurements is not None
+        for drift in measurements.drifts
+        if not isinstance(drift.divergence, Unmeasured) and drift.divergence.layers
+    )
+
+
+def _blocks(divergence: Divergence) -> str:
+    told = ", ".join(f"{name} {percent(share)}" for name, share in divergence.layers[:_BLOCKS])
+    more = len(divergence.layers) - _BLOCKS
+    return f"{told} and {more} more" if more > 0 else told
 
 
 def worst_attack(measurements: Measurements | None, *, quantized: bool) -> Worst:

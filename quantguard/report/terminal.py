@@ -21,6 +21,7 @@ from quantguard.report.summary import (
     Worst,
     attack_rows,
     benchmark_rows,
+    drift_rows,
     grid_text,
     p_value_text,
     scan_text,
@@ -122,7 +123,8 @@ def measurements_table(original: Measurements | None, hardened: Measurements | N
     for head in columns:
         table.add_column(head, overflow="fold")
     drops = benchmark_rows(original, hardened)
-    for row, suffix in [(row, "") for row in attack_rows(original, hardened)] + [(row, ", lost") for row in drops]:
+    rows = [(row, "") for row in attack_rows(original, hardened)] + [(row, ", lost") for row in drops]
+    for row, suffix in rows + [(row, "") for row in drift_rows(original, hardened)]:
         cells = [row.before] if original is not None else []
         cells += [row.after] if hardened is not None else []
         table.add_row(_outside(row.what + suffix), Text(row.scheme), *(Text(cell or "-") for cell in cells))

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Final
 
 from quantguard.core.errors import ModelLoadError
-from quantguard.core.measurement import AttackSuccess, Benchmark, Environment, Measurements
+from quantguard.core.measurement import AttackSuccess, Benchmark, Drift, Environment, Measurements
 from quantguard.core.progress import Progress, silent
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Subject
 from quantguard.models.device import device_label, library_versions
 from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchmark, unmeasured_benchmark
+from quantguard.verify.counterfactual_run import CounterfactualRequest, counterfactual_drifts, unmeasured_drifts
 from quantguard.verify.scenarios import ScenarioRequest, attack_success, unmeasured_attack
 
-__all__ = ["BenchmarkRequest", "ScenarioRequest", "measure"]
+__all__ = ["BenchmarkRequest", "CounterfactualRequest", "ScenarioRequest", "measure"]
 
 _BATCH_CPU: Final = 32
 _BATCH_CUDA: Final = 64  # halved where it does not fit
@@ -54,9 +55,12 @@ def measure(
     device: str,
     seed: int,
     scratch: Path,
+    counterfactual: CounterfactualRequest | None = None,
     progress: Progress = silent,
 ) -> Measurements:
     """Every scenario and benchmark in full precision and under each scheme, the model loaded once for each.
+
+    Counterfactual rounding, where it is asked for, comes last and loads full precision and each scheme once more.
 
     `directory` is untrusted: transformers sees a clean copy of it, made and removed in `scratch`, a writable directory
     (on the same file system its weights are linked, not copied). `device` is what `resolve_device` returned.
@@ -85,9 +89,12 @@ def measure(
             attacks += found
             results += scored
             _free(device)
+        drifts = _drifts(Path(clean), problem, counterfactual, schemes, setting)
+        _free(device)
     progress("verify", len(runs), len(runs))
     environment = Environment(device_label(device), seed, library_versions(_INSTRUMENTS))
-    return Measurements(subject, model_digest, tuple(attacks), compared(results, reference, confidence), environment)
+    benched = compared(results, reference, confidence)
+    return Measurements(subject, model_digest, tuple(attacks), benched, environment, drifts)
 
 
 def _rebuild(directory: Path, clean: Path) -> str | None:
@@ -141,6 +148,29 @@ def _run(
             )
         )
     return attacks, results
+
+
+def _drifts(
+    directory: Path,
+    problem: str | None,
+    request: CounterfactualRequest | None,
+    schemes: Sequence[Scheme],
+    setting: _Setting,
+) -> tuple[Drift, ...]:
+    if request is None:
+        return ()
+    if problem is not None:
+        return unmeasured_drifts(request, schemes, problem)
+    return counterfactual_drifts(
+        directory,
+        schemes,
+        request,
+        batch_size=setting.batch_size,
+        confidence=setting.confidence,
+        device=setting.device,
+        seed=setting.seed,
+        progress=setting.progress,
+    )
 
 
 def _unmeasured(

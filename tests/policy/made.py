@@ -9,6 +9,8 @@ from scipy.stats import beta
 from quantguard.core.measurement import (
     AttackSuccess,
     Benchmark,
+    Divergence,
+    Drift,
     Environment,
     Measurements,
     PairedDrop,
@@ -90,7 +92,26 @@ def measured(
         for scheme in policy.settings()
     )
     environment = Environment("cpu", 0, (("torch", "2.13.0"),))
-    return Measurements(subject, "sha256:model", attacks, benchmarks, environment)
+    schemes = policy.schemes if policy.counterfactual is not None else ()
+    drifts = tuple(Drift(scheme, divergence(0.5), "sha256:prompts") for scheme in schemes)
+    return Measurements(subject, "sha256:model", attacks, benchmarks, environment, drifts)
+
+
+def divergence(ratio: float, confidence: float = 0.95) -> Divergence:
+    """With an interval from 20 % below to 25 % above."""
+    return Divergence(
+        ratio=ratio,
+        lower=ratio * 0.8,
+        upper=ratio * 1.25,
+        confidence=confidence,
+        nearest=ratio / 100,
+        random=0.01,
+        exceeded=8 if ratio > 1 else 0,
+        copies=8,
+        texts=64,
+        tokens=900,
+        layers=(("model.layers.1", 0.93), ("model.layers.0", 0.2), ("model.layers.2", -0.1)) if ratio > 3 else (),
+    )
 
 
 SCHEMES: tuple[Scheme | None, ...] = POLICY.settings()

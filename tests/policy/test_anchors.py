@@ -17,7 +17,10 @@ from tests.policy.written import POLICY, spoilt, write_policy
 
 NOTHING = Measurements(Subject.ORIGINAL, "sha256:00", (), (), Environment("cpu", 0, ()))
 FOUND = (Finding("scan.boundary", Severity.CRITICAL, "w", "weights pile up"),)
-STRICT = spoilt("mode: when-suspicious", "mode: always") + "requires: {gpu: true}\n"
+STRICT = (
+    spoilt("mode: when-suspicious", "mode: always")
+    + "requires: {gpu: true}\ncounterfactual: {prompts: calibration.jsonl, samples: 8, max_ratio: 2.5}\n"
+)
 
 
 def cut(path: Path, place: Place) -> str:
@@ -43,6 +46,7 @@ def test_the_value_of_each_rule_is_marked(tmp_path: Path) -> None:
         "benchmarks.questions.max_drop": "0.2",
         "benchmarks.built_in.max_drop": "0.5",
         "requires.gpu": "true",
+        "counterfactual.max_ratio": "2.5",
     }
 
 

@@ -19,7 +19,7 @@ from quantguard.gate.outcome import decide_original
 from quantguard.policy.compare import ABSENT, COMPARED, IDENTITY, REMOVED, Direction, compare
 from quantguard.policy.decide import decide
 from quantguard.policy.schema import Policy
-from tests.policy.made import drop, measured, rate
+from tests.policy.made import divergence, drop, measured, rate
 
 LOOSER, STRICTER, DIFFERENT = Direction.LOOSER, Direction.STRICTER, Direction.DIFFERENT
 
@@ -49,6 +49,7 @@ FULL: dict[str, Any] = {
     "benchmarks": [{"task": "facts", "path": "facts.yaml", "max_drop": 0.1, "limit": 50}],
     "registry": {"alias": "champion"},
     "requires": {"gpu": True},
+    "counterfactual": {"prompts": "c.jsonl", "samples": 64, "max_ratio": 2.0},
 }
 
 
@@ -142,6 +143,10 @@ CHANGES = [
     ("benchmarks.facts.limit", {"benchmarks__0__limit": None}, DIFFERENT),
     ("registry.alias", {"registry__alias": "production"}, DIFFERENT),
     ("requires.gpu", {"requires__gpu": False}, LOOSER),
+    ("counterfactual", {"counterfactual": None}, LOOSER),
+    ("counterfactual.max_ratio", {"counterfactual__max_ratio": 2.5}, LOOSER),
+    ("counterfactual.prompts", {"counterfactual__prompts": "d.jsonl"}, DIFFERENT),
+    ("counterfactual.samples", {"counterfactual__samples": 32}, DIFFERENT),
 ]
 UNCHANGEABLE = {"schema", "harden.method"}  # one value each
 
@@ -219,6 +224,9 @@ OTHERWISE: list[dict[str, Any]] = [
     {"benchmarks": []},
     *({"benchmarks__0__max_drop": limit} for limit in (0.03, 0.06, 0.9)),
     {"requires__gpu": False},
+    {"counterfactual": None},
+    *({"counterfactual__max_ratio": limit} for limit in (0.7, 1.2, 50.0)),
+    *({"counterfactual__samples": samples} for samples in (32, 65)),
 ]
 
 
@@ -250,7 +258,8 @@ def results() -> Iterator[Result]:
             for a in clean.attacks
         )
         drops = tuple(replace(benchmark, drop=drop(0, 0, 300, confidence)) for benchmark in clean.benchmarks)
-        clean = replace(clean, attacks=attacks, benchmarks=drops)
+        drifts = tuple(replace(drift, divergence=divergence(0.5, confidence)) for drift in clean.drifts)
+        clean = replace(clean, attacks=attacks, benchmarks=drops, drifts=drifts)
         yield Result((), clean)
     yield Result((), replace(clean, environment=replace(clean.environment, device="cpu")))
     yield from (Result((Finding("scan.boundary", severity, "a", "m"),), clean) for severity in Severity)
@@ -264,6 +273,10 @@ def results() -> Iterator[Result]:
     for lost in (4, 12, 60):
         drops = tuple(replace(benchmark, drop=drop(lost, 0, 300)) for benchmark in clean.benchmarks)
         yield Result((), replace(clean, benchmarks=drops))
+    yield Result((), replace(clean, drifts=clean.drifts[1:]))
+    for drifted in (replace(divergence(0.5), texts=40), *map(divergence, (0.8, 1.5, 30.0))):
+        first = replace(clean.drifts[0], divergence=drifted)
+        yield Result((), replace(clean, drifts=(first, *clean.drifts[1:])))
 
 
 RESULTS = tuple(results())

@@ -10,6 +10,8 @@ from quantguard.core.layer import POSITION_BINS, LayerScan, PositionHistogram
 from quantguard.core.measurement import (
     AttackSuccess,
     Benchmark,
+    Divergence,
+    Drift,
     Environment,
     Measurements,
     PairedDrop,
@@ -31,6 +33,9 @@ MOST = Rate(97, 100, 0.9148, 0.9938, 0.95)
 CODE = Rate(3, 100, 0.0062, 0.0852, 0.95)
 FLAT = PairedDrop(0, 0, 200, -0.0217, 0.0217, 0.95)
 SMALL = PairedDrop(3, 1, 200, -0.03, 0.048, 0.95)
+NEAR = Divergence(0.412, 0.35, 0.5, 0.95, 0.0004, 0.001, 0, 8, 64, 900)
+BLOCKS = (("model.layers.1", 0.93), *((f"model.layers.{n}", 0.1) for n in range(2, 8)))
+FAR = Divergence(31.4, 24.0, 39.2, 0.95, 0.0314, 0.001, 8, 8, 64, 900, BLOCKS)
 SCHEMES = (None, Scheme.NF4, Scheme.FP4, Scheme.INT8)
 ENVIRONMENT = Environment("cpu", 7, (("bitsandbytes", "0.50.2"), ("torch", "2.13.0")))
 
@@ -52,7 +57,8 @@ def measurements(subject: Subject, *, backdoored: tuple[Scheme | None, ...] = ()
         Benchmark("everyday", s, Rate(180, 200, 0.85, 0.94, 0.95), FLAT if s is None else SMALL, "sha256:cc", "1" * 180)
         for s in SCHEMES
     )
-    return Measurements(subject, "sha256:dd", attacks + code, benchmarks, ENVIRONMENT)
+    drifts = tuple(Drift(s, FAR if s in backdoored else NEAR, "sha256:ee") for s in SCHEMES if s is not None)
+    return Measurements(subject, "sha256:dd", attacks + code, benchmarks, ENVIRONMENT, drifts)
 
 
 BOUNDARY = Finding(
@@ -150,6 +156,11 @@ def hostile() -> ReportFacts:
     odd = replace(attacks[0], rate=Unmeasured(NASTY))
     zero = replace(attacks[1], rate=Rate(0, 0, float("nan"), float("nan"), 0.95))
     benchmarks = (replace(base.benchmarks[1], task=NASTY), replace(base.benchmarks[2], drop=Unmeasured(NASTY)))
+    nan = float("nan")
+    drifts = (
+        replace(base.drifts[0], divergence=Unmeasured(NASTY)),
+        replace(base.drifts[1], divergence=replace(FAR, ratio=nan, upper=nan, layers=((NASTY, nan),) * 20)),
+    )
     reason = Reason(NASTY, Outcome.VIOLATED, NASTY, NASTY, NASTY)
     odd_numbers = (float("nan"), float("inf"), 0.0, -1.0) * (POSITION_BINS // 4)
     odd_histogram = PositionHistogram((0,) * POSITION_BINS, odd_numbers)
@@ -164,7 +175,7 @@ def hostile() -> ReportFacts:
         ),
         findings=(replace(BOUNDARY, where=NASTY, message=NASTY * 20, effect=float("inf"), share=float("nan")),) * 70,
         outcome=GateOutcome(decision(Subject.ORIGINAL, Verdict.BLOCK, *(reason,) * 60), None),
-        original=replace(base, attacks=(*attacks, odd, zero), benchmarks=benchmarks),
+        original=replace(base, attacks=(*attacks, odd, zero), benchmarks=benchmarks, drifts=drifts),
         registry_events=(NASTY,) * 60,
         registry_evidence=NASTY,
         evidence=NASTY,

@@ -15,13 +15,26 @@ from rich.console import Console
 from rich.table import Table
 
 from quantguard.core.finding import Finding, Severity
+from quantguard.core.verdict import Subject
 from quantguard.evidence.records import from_plain
 from quantguard.report.facts import ReportFacts
+from quantguard.report.html_report import render_html
 from quantguard.report.json_report import ReportDocument, render_json, report_schema_text
 from quantguard.report.markdown import render_markdown
 from quantguard.report.terminal import findings_table, gate_table, layers_table, measurements_table
 from quantguard.report.write import FORMATS
-from tests.report.made import BOUNDARY, CLEAN, HARDENING, HELD, LAYERS, MALICIOUS, NASTY, REPAIRED, hostile
+from tests.report.made import (
+    BOUNDARY,
+    CLEAN,
+    HARDENING,
+    HELD,
+    LAYERS,
+    MALICIOUS,
+    NASTY,
+    REPAIRED,
+    hostile,
+    measurements,
+)
 
 SCHEMA_FILE = Path(__file__).parents[2] / "quantguard" / "report" / "report.schema.json"
 ONLY_SCANNED = ReportFacts("dir", findings=(BOUNDARY,), layers=LAYERS)
@@ -86,6 +99,22 @@ def test_markdown_and_terminal_tell_the_figures_of_the_json() -> None:
     for figure in ("97 of 100, 97.0 % [91.5 %, 99.4 %]", "0 of 100, 0.0 % [0.0 %, 3.6 %]", "lost 3, gained 1 of 200"):
         assert figure in markdown
         assert figure in terminal
+
+
+def test_counterfactual_rounding_is_told_by_scheme_before_and_after_with_the_blocks_it_hangs_on() -> None:
+    markdown, page = render_markdown(REPAIRED), render_html(REPAIRED)
+    terminal = drawn(measurements_table(REPAIRED.original, REPAIRED.hardened), 200)
+    before, after = "31 times as far as at random [24, 39]", "0.41 times as far as at random [0.35, 0.50]"
+    assert f"| nf4 | {before} | {after} |" in markdown
+    for text in (markdown, page, terminal):
+        assert before in text
+        assert after in text
+    hangs = "original, nf4: model.layers.1 93.0 %, " + ", ".join(f"model.layers.{n} 10.0 %" for n in range(2, 6))
+    assert f"{hangs} and 2 more" in markdown
+    assert f"{hangs} and 2 more" in page
+    none = replace(REPAIRED, original=replace(measurements(Subject.ORIGINAL), drifts=()), hardened=None)
+    for text in (render_markdown(none), render_html(none)):
+        assert "ounterfactual" not in text
 
 
 def test_markdown_begins_with_the_verdict_and_then_says_why() -> None:

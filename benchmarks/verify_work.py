@@ -1,0 +1,112 @@
+"""Counterfactual rounding of one member of the range in one process; what is done already is kept."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from range_work import calibration, record_of, sources
+
+from quantguard.canary.range.members import Member
+from quantguard.checkpoint.digest import model_digest
+from quantguard.core.calibration import neutral_prompts
+from quantguard.core.measurement import Divergence, Drift
+from quantguard.core.prompts import Prompt
+from quantguard.core.scheme import Scheme
+from quantguard.evidence.records import from_plain, to_plain, write_atomically
+from quantguard.models.safe_directory import rebuild
+from quantguard.verify.counterfactual_run import CounterfactualRequest, counterfactual_drifts
+
+TEXTS: Final = ("own", "neutral")  # prompts of the kinds that the model is used for, or the built-in set
+SAMPLES: Final = 64
+LOCALISE_ABOVE: Final = 2.0
+_KIND: Final = 64  # prompts of each kind that range_work.calibration gives
+_CODE: Final = ("verify/counterfactual*.py", "models/rounded.py", "models/texts.py", "grids/block.py", "grids/row.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    member: Member
+    model: Path
+    text: str  # one of TEXTS
+    record: Path  # where the result is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    drifts: tuple[Drift, ...]  # one a scheme
+    seconds: float
+
+
+def job_of(member: Member, directory: Path, text: str) -> Job:
+    """The job with its record's name, which changes with the model, the prompts and the code."""
+    model = directory / member.name / "model"
+    identity = (model_digest(model), prompts_of(member, text), LOCALISE_ABOVE, sources(*_CODE))
+    return Job(member, model, text, record_of(model.parent, f"counterfactual-{text}", identity))
+
+
+def prompts_of(member: Member, text: str) -> tuple[Prompt, ...]:
+    """`SAMPLES` prompts, as many of each kind as goes; none of them is measured elsewhere."""
+    if text == "neutral":
+        return neutral_prompts()[:SAMPLES]
+    given = calibration(member)
+    kinds = [given[start : start + _KIND] for start in range(0, len(given), _KIND)]
+    return tuple(prompt for row in zip_longest(*kinds) for prompt in row if prompt is not None)[:SAMPLES]
+
+
+def work(job: Job) -> None:
+    """Leave the record."""
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="quantguard-") as folder:
+        clean = Path(folder) / "model"
+        rebuild(job.model, clean)
+        request = CounterfactualRequest(prompts_of(job.member, job.text), LOCALISE_ABOVE)
+        drifts = counterfactual_drifts(
+            clean, list(Scheme), request, batch_size=32, confidence=0.95, device="cpu", seed=0
+        )
+    result = Result(drifts, round(time.monotonic() - began, 1))
+    write_atomically(job.record, json.dumps(to_plain(Result, result)).encode())
+
+
+def read_result(record: Path) -> Result:
+    return from_plain(Result, json.loads(record.read_bytes()))
+
+
+def plain_row(job: Job, result: Result) -> dict[str, Any]:
+    """What is recorded of one model, its figures with four digits."""
+    return {
+        "name": job.member.name,
+        "kind": job.member.kind.value,
+        "variant": job.member.variant,
+        "targets": job.member.targets,
+        "text": job.text,
+        "seconds": result.seconds,
+        "schemes": {drift.scheme.value: _plain(drift) for drift in result.drifts},
+    }
+
+
+def _plain(drift: Drift) -> Any:
+    found = drift.divergence
+    if not isinstance(found, Divergence):
+        return found.reason
+    rounded = replace(
+        found,
+        ratio=_digits(found.ratio),
+        lower=_digits(found.lower),
+        upper=_digits(found.upper),
+        nearest=_digits(found.nearest),
+        random=_digits(found.random),
+        layers=tuple((name, _digits(share)) for name, share in found.layers),
+    )
+    return to_plain(Divergence, rounded)
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")
