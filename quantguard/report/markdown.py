@@ -195,7 +195,20 @@ def _hardening(summary: HardeningSummary | None) -> str:
         lines.append(f"- calibrated on {used.count} prompts: {code_span(used.source)}, {code_span(used.digest)}")
     lines += [f"- {scheme.value}: {percent(share)} of the roundings changed" for scheme, share in summary.flipped_share]
     lines += [f"- {code_span(term)} at the last step: {value:.4g}" for term, value in summary.losses[:_MOST]]
+    if summary.unchanged:
+        lines.append(f"- layers in which no rounding was changed: {_first(summary.unchanged)}")
+    if summary.outliers:
+        lines.append(
+            "- **injected outliers**, which are no rounding attack and which no hardening repairs, in"
+            f" {_first(summary.outliers)}"
+        )
     return _capped(lines, of=len(lines) + max(len(summary.losses) - _MOST, 0))
+
+
+def _first(names: Sequence[str]) -> str:
+    """`5 (a, b, c, …)`"""
+    shown = ", ".join(code_span(name) for name in names[:3])
+    return f"{len(names)} ({shown}{', …' if len(names) > 3 else ''})"
 
 
 def _finding(finding: Finding) -> str:

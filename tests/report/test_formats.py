@@ -223,3 +223,12 @@ def test_a_plain_terminal_gets_plain_characters() -> None:
 
 def test_markup_of_a_model_name_is_text() -> None:
     assert "[b]x[/b]" in drawn(gate_table([ReportFacts("[b]x[/b]")]))
+
+
+def test_hardening_tells_what_it_left_and_what_it_cannot_repair() -> None:
+    told = replace(HARDENING, unchanged=("a", "b"), outliers=("c", "d`", "e", "f", "g"))
+    text = render_markdown(ReportFacts("dir", hardening=told))
+    assert "layers in which no rounding was changed: 2 (`a`, `b`)" in text
+    assert "no hardening repairs, in 5 (`c`, " in text
+    assert "`e`, …)" in text
+    assert "no hardening repairs" not in render_markdown(ReportFacts("dir", hardening=HARDENING))
