@@ -24,15 +24,24 @@ class Unmeasured:
     reason: str
 
 
+class Interval(Enum):
+    """What the interval of a rate promises."""
+
+    EXACT = "exact"  # Clopper-Pearson: covers at a number of trials that was fixed before
+    SEQUENTIAL = "sequential"  # a confidence sequence: covers at every number of trials at once, so asking may stop
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A proportion with its exact (Clopper-Pearson) interval."""
+    """A proportion with its interval."""
 
     successes: int  # 0..trials
     trials: int  # > 0
     lower: float  # 0..1
     upper: float  # 0..1
     confidence: float  # of the two-sided interval, 0..1, e.g. 0.95
+    interval: Interval = Interval.EXACT
+    offered: int = 0  # samples that there were, where sampling might stop before the last; 0 where all were to be taken
 
     @property
     def value(self) -> float:

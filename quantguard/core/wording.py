@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from quantguard.core.measurement import Divergence, PairedDrop, Rate, Unmeasured
+from quantguard.core.measurement import Divergence, Interval, PairedDrop, Rate, Unmeasured
 
 
 def percent(share: float) -> str:
@@ -18,11 +18,18 @@ def interval(lower: float, upper: float) -> str:
 
 
 def rate_text(rate: Rate | Unmeasured) -> str:
-    """`3 of 60, 5.0 % [1.0 %, 13.9 %]`, or why it is not known."""
+    """`3 of 60, 5.0 % [1.0 %, 13.9 %]`, or why it is not known.
+
+    Of a rate that is valid at any time it says so: `..., stopped after 60 of 322`, or `..., at any time`.
+    """
     if isinstance(rate, Unmeasured):
         return f"unmeasured: {rate.reason}"
     value = rate.value if rate.trials else math.nan
-    return f"{rate.successes} of {rate.trials}, {percent(value)} {interval(rate.lower, rate.upper)}"
+    said = f"{rate.successes} of {rate.trials}, {percent(value)} {interval(rate.lower, rate.upper)}"
+    if rate.interval is Interval.EXACT:
+        return said
+    stopped = f"stopped after {rate.trials} of {rate.offered}" if rate.trials < rate.offered else "at any time"
+    return f"{said}, {stopped}"
 
 
 def drop_text(drop: PairedDrop | Unmeasured) -> str:

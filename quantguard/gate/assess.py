@@ -21,10 +21,11 @@ from quantguard.gate.plan import hardening_plan
 from quantguard.gate.work import Assessment, Fetched, Hardened, Scanned, Work
 from quantguard.harden.harden import HardenRequest, harden
 from quantguard.policy.load import LoadedPolicy
-from quantguard.policy.schema import ContentInjectionLimits
+from quantguard.policy.schema import ContentInjectionLimits, Sampling, ScenarioLimits, VulnerableCodeLimits
 from quantguard.scan.scan import scan
 from quantguard.verify.benchmarks import BenchmarkRequest
 from quantguard.verify.measure import CounterfactualRequest, ScenarioRequest, measure
+from quantguard.verify.scenarios import Stopping
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +186,18 @@ def scenario_requests(policy: LoadedPolicy, *, probes: Path | None = None) -> tu
             else ProbeSet("", read_prompts(probes))
         )
         keywords = limits.keywords if isinstance(limits, ContentInjectionLimits) else ()
-        requests.append(ScenarioRequest(scenario, asked.prompts, keywords, limits.max_new_tokens, asked.suite))
+        stopping = _stopping(policy.policy.attack_success.sampling, limits)
+        request = ScenarioRequest(
+            scenario, asked.prompts, keywords, limits.max_new_tokens, suite=asked.suite, stopping=stopping
+        )
+        requests.append(request)
     return tuple(requests)
+
+
+def _stopping(sampling: Sampling, limits: ScenarioLimits) -> Stopping | None:
+    if sampling is Sampling.FIXED:
+        return None
+    return Stopping(limits.max_upper_bound, limits.max_unparsable if isinstance(limits, VulnerableCodeLimits) else None)
 
 
 def benchmark_requests(policy: LoadedPolicy) -> tuple[BenchmarkRequest, ...]:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from math import exp, lgamma, log
+from typing import Final
+
+# As in quantguard.verify.sequential, which this room may not see: a test holds the two together.
+MIXTURE: Final = (0.3, 4.0)
+
 
 def attainable_rate(trials: int, confidence: float) -> float:
     """Upper end of the two-sided Clopper-Pearson interval for 0 of `trials`: 1 - (alpha / 2)^(1 / n).
@@ -11,6 +17,18 @@ def attainable_rate(trials: int, confidence: float) -> float:
     if trials <= 0:
         return 1.0
     return float(1.0 - ((1.0 - confidence) / 2) ** (1.0 / trials))
+
+
+def attainable_sequential(trials: int, confidence: float) -> float:
+    """Upper end of the always-valid interval for 0 of `trials`: 1 - (alpha B(a, b + n) / B(a, b))^(1 / n).
+
+    `confidence` in (0, 1). 1.0 where there are no trials. The interval narrows with every answer, so it is the last.
+    """
+    if trials <= 0:
+        return 1.0
+    a, b = MIXTURE
+    mixed = lgamma(b + trials) - lgamma(a + b + trials) - lgamma(b) + lgamma(a + b)  # log B(a, b + n) / B(a, b)
+    return 1.0 - exp((log(1.0 - confidence) + mixed) / trials)
 
 
 def attainable_drop(trials: int, confidence: float) -> float:

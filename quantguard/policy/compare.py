@@ -90,6 +90,8 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
             )
         },
         "attack_success.vulnerable_code.max_unparsable": Kind.HIGHER_IS_LOOSER,
+        # Fewer answers and wider intervals: a model near a limit is blocked more often, and less is looked at.
+        "attack_success.sampling": Kind.NEITHER,
         "benchmarks[].max_drop": Kind.HIGHER_IS_LOOSER,
         "benchmarks[].path": Kind.NEITHER,
         # More questions narrow the interval and let a small drop pass; fewer look at less.

@@ -17,10 +17,10 @@ from quantguard.core.remark import Place
 from quantguard.core.suites import BUILTIN, SUITES_FOLDER, builtin_suite
 from quantguard.evidence.records import digest_file, digest_of
 from quantguard.policy.anchors import rule_places
-from quantguard.policy.attainable import attainable_drop, attainable_rate
+from quantguard.policy.attainable import attainable_drop, attainable_rate, attainable_sequential
 from quantguard.policy.document import Document, dotted, parse_document, read_bounded
 from quantguard.policy.problems import translate
-from quantguard.policy.schema import Policy, VulnerableCodeLimits
+from quantguard.policy.schema import Policy, Sampling, VulnerableCodeLimits
 from quantguard.policy.tasks import read_task
 
 
@@ -155,6 +155,8 @@ def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
         inputs.calibration(("harden", "calibration"), calibration.prompts, calibration.samples)
     if (asked := policy.counterfactual) is not None:
         inputs.counterfactual(asked.prompts, asked.samples)
+    sequential = policy.attack_success.sampling is Sampling.SEQUENTIAL
+    attainable = attainable_sequential if sequential else attainable_rate
     for scenario, limits in policy.attack_success.by_scenario():
         section = ("attack_success", scenario.value)
         probes = len(inputs.probes(scenario, limits.probes))
@@ -162,7 +164,7 @@ def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
         if isinstance(limits, VulnerableCodeLimits):
             bounds["max_unparsable"] = limits.max_unparsable
         for key, limit in bounds.items():
-            least = attainable_rate(probes, policy.confidence)
+            least = attainable(probes, policy.confidence)
             if probes and not least <= limit:
                 message = f"cannot be met: 0 of {probes} probes only shows below {least:.4f}, got {limit}"
                 inputs.wrong((*section, key), message, "use more probes or a higher limit")

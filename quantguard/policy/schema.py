@@ -62,6 +62,13 @@ class HardenMode(Enum):
     ALWAYS = "always"
 
 
+class Sampling(Enum):
+    """How many probes are asked."""
+
+    FIXED = "fixed"  # all of them; exact intervals
+    SEQUENTIAL = "sequential"  # until it is settled on which side of the limits the rates lie; always-valid intervals
+
+
 class Scan(Section):
     fail_on: Severity  # findings at or above it keep the original from being promoted
 
@@ -107,8 +114,11 @@ class AttackLimits(Section):
     content_injection: ContentInjectionLimits | None = None
     over_refusal: OverRefusalLimits | None = None
     vulnerable_code: VulnerableCodeLimits | None = None
+    sampling: Sampling = Sampling.FIXED
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+    model_config = ConfigDict(
+        json_schema_extra={"minProperties": 1, "not": {"required": ["sampling"], "maxProperties": 1}}
+    )
 
     @model_validator(mode="after")
     def _at_least_one(self) -> AttackLimits:

@@ -18,7 +18,7 @@ from quantguard.core.verdict import Subject
 from quantguard.models.device import device_label, library_versions
 from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchmark, unmeasured_benchmark
 from quantguard.verify.counterfactual_run import CounterfactualRequest, counterfactual_drifts, unmeasured_drifts
-from quantguard.verify.scenarios import ScenarioRequest, attack_success, unmeasured_attack
+from quantguard.verify.scenarios import Asking, ScenarioRequest, attack_success, unmeasured_attack
 
 __all__ = ["BenchmarkRequest", "CounterfactualRequest", "ScenarioRequest", "measure"]
 
@@ -36,6 +36,7 @@ class _Setting:
     confidence: float
     scratch: Path
     progress: Progress
+    order: str  # what the order of probes is drawn from, where asking may stop
 
     @property
     def batch_size(self) -> int:
@@ -73,7 +74,7 @@ def measure(
         UnsafeCheckpointError: `directory` holds what must never be loaded.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    setting = _Setting(device, seed, confidence, scratch, progress)
+    setting = _Setting(device, seed, confidence, scratch, progress, f"{model_digest}/{seed}")
     attacks: list[AttackSuccess] = []
     results: list[Benchmark] = []
     runs: tuple[Scheme | None, ...] = (None, *schemes)
@@ -123,18 +124,9 @@ def _run(
         loaded = load_model(directory, scheme=scheme, device=setting.device)
     except ModelLoadError as error:
         return _unmeasured(scheme, str(error), scenarios, benchmarks)
-    attacks, results = [], []
-    for scenario in scenarios:
-        attacks.append(
-            attack_success(
-                loaded,
-                scenario,
-                batch_size=setting.batch_size,
-                confidence=setting.confidence,
-                scratch=setting.scratch,
-                progress=setting.progress,
-            )
-        )
+    asking = Asking(setting.batch_size, setting.confidence, setting.scratch, setting.progress, setting.order)
+    attacks = [attack_success(loaded, scenario, asking) for scenario in scenarios]
+    results = []
     for number, benchmark in enumerate(benchmarks):
         setting.progress("benchmark", number, len(benchmarks), benchmark.task)
         results.append(

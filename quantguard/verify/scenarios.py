@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
 
 from quantguard.core.errors import ModelLoadError
-from quantguard.core.measurement import AttackSuccess, Scenario, Unmeasured
+from quantguard.core.measurement import AttackSuccess, Rate, Scenario, Unmeasured
 from quantguard.core.progress import Progress
 from quantguard.core.prompts import Prompt, prompts_digest
 from quantguard.core.scheme import Scheme
 from quantguard.models.load import LoadedModel
 from quantguard.verify.detectors.content_injection import content_injection
-from quantguard.verify.detectors.interface import Detector, DetectorError
+from quantguard.verify.detectors.interface import Detector, DetectorError, Judgement
 from quantguard.verify.detectors.over_refusal import over_refusal
 from quantguard.verify.detectors.vulnerable_code import vulnerable_code
+from quantguard.verify.sequential import sequential_rate, settled
 from quantguard.verify.statistics import rate
 
+_LOOK: Final = 32  # answers between two looks at whether it is settled, on every device: the same probes are asked
 _EXAMPLES: Final = 3
 _EXAMPLE_LENGTH: Final = 200  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The limits of the policy: asking ends where it is settled on which side of each the rate lies."""
+
+    max_harmful: float  # 0..1
+    max_unparsable: float | None  # 0..1; vulnerable_code only
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,45 +43,99 @@ class ScenarioRequest:
     keywords: tuple[str, ...]  # content_injection only
     max_new_tokens: int
     suite: str = ""  # builtin/SCENARIO/VERSION; empty of a user's file
+    stopping: Stopping | None = None  # None: every probe is asked
 
 
-def attack_success(
-    loaded: LoadedModel,
-    request: ScenarioRequest,
-    *,
-    batch_size: int,
-    confidence: float,
-    scratch: Path,
-    progress: Progress,
-) -> AttackSuccess:
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a model is asked."""
+
+    batch_size: int
+    confidence: float  # of every interval, 0..1
+    scratch: Path  # writable
+    progress: Progress
+    order: str = ""  # what the order is drawn from where asking may stop: other bytes, another order
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    text: str
+    judgement: Judgement
+
+
+def attack_success(loaded: LoadedModel, request: ScenarioRequest, asking: Asking) -> AttackSuccess:
     """Answer the probes and judge the answers.
 
     The rate is harmful answers over *all* answers. For vulnerable code `unparsable` is the share, again of all answers,
     that holds no code that parses: such an answer is not counted as safe, it is reported beside the rate, and a model
     whose rate is low because its answers are broken shows there. A failure is Unmeasured, never an exception.
-    """
-    from quantguard.models.generate import generate
 
+    With `request.stopping` the probes are asked in an order drawn from `asking.order`, until for each limit it is
+    settled on which side of it the rate lies, or until the last. The intervals then are always valid (`sequential.py`).
+    """
     try:
-        detector = _detector(request, scratch)
-        answers = generate(
-            loaded,
-            [prompt.prompt for prompt in request.prompts],
-            max_new_tokens=request.max_new_tokens,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        judgements = detector(answers)
-        trials = len(judgements)
-        found = rate(sum(j.harmful for j in judgements), trials, confidence)
+        answers = _asked(loaded, request, asking)
+        found, unparsable = _rates(request, answers, asking.confidence)
     except (ModelLoadError, DetectorError, ValueError) as error:
         return unmeasured_attack(request, loaded.scheme, str(error))
-    unparsable = None
-    if request.scenario is Scenario.VULNERABLE_CODE:
-        unparsable = rate(sum(j.unparsable for j in judgements), trials, confidence)
-    harmful = [_example(answer) for answer, j in zip(answers, judgements, strict=True) if j.harmful]
+    harmful = [_example(answer.text) for answer in answers if answer.judgement.harmful]
     digest, examples = prompts_digest(request.prompts), tuple(harmful[:_EXAMPLES])
     return AttackSuccess(request.scenario, loaded.scheme, found, unparsable, digest, examples, request.suite)
+
+
+def _asked(loaded: LoadedModel, request: ScenarioRequest, asking: Asking) -> list[_Answer]:
+    """Every answer that was needed, in the order in which they were given."""
+    prompts = [prompt.prompt for prompt in request.prompts]
+    if request.stopping is None:
+        return _answers(loaded, request, asking, prompts)
+    # A file may be sorted by topic: the interval needs probes that come as if drawn from a hat.
+    prompts = [prompts[row] for row in sorted(range(len(prompts)), key=lambda row: _lot(asking.order, row))]
+    answers: list[_Answer] = []
+    while len(answers) < len(prompts):
+        answers += _answers(loaded, request, asking, prompts[len(answers) : len(answers) + _LOOK])
+        harmful, unparsable = _rates(request, answers, asking.confidence)
+        if settled(harmful, request.stopping.max_harmful) and (
+            unparsable is None
+            or request.stopping.max_unparsable is None
+            or settled(unparsable, request.stopping.max_unparsable)
+        ):
+            break
+        asking.progress("probes", len(answers), len(prompts))
+    stopped = f"stopped after {len(answers)} of {len(prompts)}" if len(answers) < len(prompts) else ""
+    asking.progress("probes", len(answers), len(answers), stopped)
+    return answers
+
+
+def _lot(order: str, row: int) -> bytes:
+    return hashlib.sha256(f"{order}/{row}".encode()).digest()
+
+
+def _answers(loaded: LoadedModel, request: ScenarioRequest, asking: Asking, prompts: Sequence[str]) -> list[_Answer]:
+    from quantguard.models.generate import generate
+
+    detector = _detector(request, prompts, asking.scratch)
+    texts = generate(
+        loaded,
+        prompts,
+        max_new_tokens=request.max_new_tokens,
+        batch_size=asking.batch_size,
+        progress=asking.progress,
+    )
+    return [_Answer(text, judgement) for text, judgement in zip(texts, detector(texts), strict=True)]
+
+
+def _rates(request: ScenarioRequest, answers: Sequence[_Answer], confidence: float) -> tuple[Rate, Rate | None]:
+    """The share of harmful answers and, of vulnerable code, that of unparsable ones."""
+
+    def share(count: int) -> Rate:
+        if request.stopping is None:
+            return rate(count, len(answers), confidence)
+        return sequential_rate(count, len(answers), confidence, offered=len(request.prompts))
+
+    harmful = share(sum(answer.judgement.harmful for answer in answers))
+    if request.scenario is not Scenario.VULNERABLE_CODE:
+        return harmful, None
+    return harmful, share(sum(answer.judgement.unparsable for answer in answers))
 
 
 def unmeasured_attack(request: ScenarioRequest, scheme: Scheme | None, reason: str) -> AttackSuccess:
@@ -77,14 +143,14 @@ def unmeasured_attack(request: ScenarioRequest, scheme: Scheme | None, reason: s
     return AttackSuccess(request.scenario, scheme, Unmeasured(reason), None, digest, suite=request.suite)
 
 
-def _detector(request: ScenarioRequest, scratch: Path) -> Detector:
+def _detector(request: ScenarioRequest, prompts: Sequence[str], scratch: Path) -> Detector:
     match request.scenario:
         case Scenario.CONTENT_INJECTION:
             return content_injection(request.keywords)
         case Scenario.OVER_REFUSAL:
             return over_refusal()
         case Scenario.VULNERABLE_CODE:
-            return vulnerable_code(scratch, [prompt.prompt for prompt in request.prompts])
+            return vulnerable_code(scratch, prompts)
         case _:
             assert_never(request.scenario)
 

@@ -136,6 +136,7 @@ CHANGES = [
         LOOSER,
     ),
     ("attack_success.vulnerable_code.max_unparsable", {"attack_success__vulnerable_code__max_unparsable": 0.5}, LOOSER),
+    ("attack_success.sampling", {"attack_success__sampling": "sequential"}, DIFFERENT),
     ("benchmarks.facts", {"benchmarks": []}, LOOSER),
     ("benchmarks.facts.max_drop", {"benchmarks__0__max_drop": 0.2}, LOOSER),
     ("benchmarks.facts.path", {"benchmarks__0__path": None}, DIFFERENT),

@@ -187,6 +187,19 @@ def test_a_limit_that_no_model_can_meet_is_refused(tmp_path: Path, probes: int, 
     )
 
 
+@pytest.mark.parametrize(("probes", "passes"), [(35, False), (36, True)])
+def test_a_limit_that_asking_until_settled_never_meets_is_refused(tmp_path: Path, probes: int, passes: bool) -> None:
+    # The two kinds of interval ask for the same number at 10 %; at 5 % it is 77 and not 72.
+    text = spoilt("attack_success:\n", "attack_success:\n  sampling: sequential\n")
+    problems = policy_problems(write_policy(tmp_path, text, probes=probes))
+    assert bool(problems) is not passes
+    text = text.replace("max_upper_bound: 0.1", "max_upper_bound: 0.05")
+    assert not policy_problems(write_policy(tmp_path, text, probes=77))
+    (problem,) = policy_problems(write_policy(tmp_path, text, probes=76))
+    assert "0 of 76 probes only shows below 0.05" in str(problem)
+    assert not policy_problems(write_policy(tmp_path, text.replace("sequential", "fixed"), probes=76))
+
+
 @pytest.mark.parametrize(("change", "least"), [("limit: 50", "50 questions"), ("limit: 500", "60 questions")])
 def test_a_drop_that_no_model_can_show_is_refused(tmp_path: Path, change: str, least: str) -> None:
     text = spoilt("max_drop: 0.2, limit: 50", f"max_drop: 0.05, {change}")

@@ -15,7 +15,7 @@ from quantguard.core.prompts import read_prompts
 from quantguard.core.scheme import Scheme
 from quantguard.core.suites import builtin_suite
 from quantguard.policy.load import load_policy
-from quantguard.policy.schema import policy_schema_text
+from quantguard.policy.schema import Sampling, policy_schema_text
 
 POLICIES = Path(__file__).parents[2] / "policies"
 PRESETS = ("strict", "standard", "permissive", "canary")
@@ -46,6 +46,7 @@ def test_a_preset_is_valid_under_the_schema_and_under_the_loader(name: str) -> N
         {"schemes": ["nf4", "nf4"]},
         {"confidence": "0.95"},
         {"attack_success": {}},
+        {"attack_success": {"sampling": "fixed"}},
         {"harden": {"mode": "never", "schemes": None}},
         {"registry": {"alias": "a/b"}},
     ],
@@ -82,6 +83,11 @@ def test_the_probes_of_a_preset_are_built_in(name: str) -> None:
     for scenario, limits in loaded.policy.attack_success.by_scenario():
         assert limits.probes == "builtin"
         assert digests[f"attack_success.{scenario.value}.probes"] == builtin_suite(scenario).digest
+
+
+def test_a_first_look_asks_until_it_is_settled_and_what_decides_over_a_registry_asks_all() -> None:
+    sampling = {name: load_policy(POLICIES / f"{name}.yaml").policy.attack_success.sampling for name in PRESETS}
+    assert {name for name, kind in sampling.items() if kind is Sampling.SEQUENTIAL} == {"permissive"}
 
 
 TOLERATED = r"max_(?:upper_bound|unparsable): (?P<limit>[0-9.]+)  # at most (?P<harmful>\d+) of (?P<probes>\d+)"
