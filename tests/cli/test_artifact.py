@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.cli.conftest import Run
+from tests.stories import Kind
 from tests.verify.artifacts import altered, quantize, write_vetted
 
 
@@ -55,6 +57,18 @@ def test_what_differs_is_listed_with_what_it_means(
     assert [result["ruleId"] for result in results] == ["artifact.codes"]
     assert (tmp_path / "annotations").read_text().startswith("::error title=artifact.codes::")
     assert "**codes** `model.layers.0.mlp.down_proj.weight`" in (tmp_path / "md").read_text()
+
+
+def test_a_proof_and_a_measurement_in_one_run(
+    run: Run, models: Mapping[Kind, Path], policy_file: Path, tmp_path: Path
+) -> None:
+    """The artefact is honest; the policy blocks what it is made of."""
+    artifact = quantize(models[Kind.ATTACKED], tmp_path / "artifact", "nf4")
+    ran = run("verify", models[Kind.ATTACKED], "--artifact", artifact, "--policy", policy_file)
+    assert ran.code == 1
+    proof, limits = [line for line in ran.out.splitlines() if line.startswith("verify: ")]
+    assert proof.startswith("verify: proved")
+    assert limits == "verify: a limit is violated"
 
 
 def test_quiet_says_nothing_and_exits_alike(run: Run, pair: tuple[Path, Path], tampered: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from quantguard.canary.catalogue import CanaryKind, canary_directory
 from quantguard.core.artifact import Answer, Kind
 from quantguard.core.errors import CheckpointError, UsageError
+from tests.harden.families import FAMILIES, write_family
 from tests.verify.artifacts import (
     DOWN,
     NORM,
@@ -45,6 +46,15 @@ def test_what_transformers_saves_is_proved(made: Makes, kind: str, scheme: str, 
     assert proof.quantized == {"llama": 7, "gpt2": 4, "tied": 7}[kind]
     assert proof.codes > 10_000
     assert proof.unquantized > 3
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_architecture_is_proved(tmp_path: Path, name: str) -> None:
+    """Experts are joined when they are loaded and parted when they are saved; some files lack the base model's name."""
+    vetted = write_family(FAMILIES[name], tmp_path / "vetted")
+    proof = proved(vetted, quantize(vetted, tmp_path / "artifact", "nf4-double"))
+    assert (proof.answer, proof.differences) == (Answer.PROVED, ())
+    assert proof.quantized == FAMILIES[name].quantized
 
 
 @pytest.mark.parametrize("scheme", ["int8", "nf4-double"])

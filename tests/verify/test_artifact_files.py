@@ -105,6 +105,8 @@ def _set(key: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("generation_config.json", "temperature", 2.0),
         ("tokenizer_config.json", "pad_token", "a"),
         ("tokenizer_config.json", "tokenizer_class", "GPT2Tokenizer"),
+        ("tokenizer_config.json", "tokenizer_class", ["PreTrainedTokenizer"]),
+        ("tokenizer_config.json", "backend", "sentencepiece"),
     ],
 )
 def test_a_changed_setting_is_told(
