@@ -61,14 +61,11 @@ def measure(
 ) -> Measurements:
     """Every scenario and benchmark in full precision and under each scheme, the model loaded once for each.
 
-    Counterfactual rounding, where it is asked for, comes last and loads full precision and each scheme once more.
-
     `directory` is untrusted: transformers sees a clean copy of it, made and removed in `scratch`, a writable directory
     (on the same file system its weights are linked, not copied). `device` is what `resolve_device` returned.
     `reference` is the original's Measurements, whose full precision is the "before" of each benchmark drop; None: this
-    model's own full precision. Rows are ordered by scheme, full precision first.
-
-    What fails is Unmeasured with its reason in every row concerned.
+    model's own full precision. Rows are ordered by scheme, full precision first. What fails is Unmeasured with its
+    reason in every row concerned. Counterfactual rounding comes last and loads full precision and each scheme again.
 
     Raises:
         UnsafeCheckpointError: `directory` holds what must never be loaded.
