@@ -4,9 +4,9 @@
     python benchmarks/harden_speed.py --shapes 8b --device cuda --dtypes bfloat16 --samples 1024 --tokens 512
 
 Llamas with random weights and random tokens: behaviour is not looked at here. A plain step is timed after each step of
-the paper's method, so that other work on the machine slows both, and the figures are medians of the ratios of
-neighbours. `auto` is timed as a whole, for NF4, FP4 and INT8 at once, with plain steps between its layers. What is done
-once (constants, what the teacher says of each text, the final choice) is in the figures for the whole.
+the paper's method, so that other work on the machine slows both, and a step is the median of the ratios of neighbours.
+`auto` is timed as a whole, for NF4, FP4 and INT8 at once, with plain steps between its layers. What is done once
+(constants, what the teacher says of each text, the final choice) is in the figures for the whole.
 Memory is what a method takes at most, beside the model and what the process had before.
 """
 
@@ -123,8 +123,8 @@ class _Clock:
 
     @property
     def whole(self) -> float:
-        """All of the work, in plain steps."""
-        return (sum(self.work) + self.rest) / statistics.median(self.plains)
+        """All of the work in plain steps, of which the mean counts: outliers are in the work too."""
+        return (sum(self.work) + self.rest) / statistics.fmean(self.plains)
 
 
 def main() -> int:

@@ -168,7 +168,7 @@ def test_each_text_is_put_to_the_teacher_once_and_what_it_said_differs_by_the_la
 def solved(room: int) -> tuple[Solution, list[str]]:
     said: list[str] = []
 
-    def tell(stage: str, done: int, total: int, detail: str = "") -> None:  # noqa: ARG001
+    def tell(stage: str, done: int, total: int, detail: str = "") -> None:
         said.append(f"{stage}: {detail}")
 
     batches = [batch_of(*range(20, 60)), batch_of(*range(20, 60))]
