@@ -123,3 +123,23 @@ REPAIRED = GateOutcome(decision(Subject.ORIGINAL, Verdict.BLOCK), decision(Subje
 def test_the_exit_code_is_about_what_is_used_next(outcome: GateOutcome, registered: int, directory: int) -> None:
     assert exit_code(outcome, "models:/m/1") is ExitCode(registered)
     assert exit_code(outcome, "./m") is ExitCode(directory)
+
+
+@pytest.mark.parametrize(("limit", "promoted"), [("1000", Subject.HARDENED), ("0.0001", None)])
+def test_a_hardened_copy_has_to_meet_the_limit_of_counterfactual_rounding_too(
+    limit: str, promoted: Subject | None, models: Mapping[Kind, Path], tmp_path: Path
+) -> None:
+    section = f"counterfactual: {{prompts: calibration.jsonl, samples: 6, max_ratio: {limit}}}\n"
+    policy = load_policy(write_policy(tmp_path / "policy", POLICY + section))
+    work = Work(tmp_path / "work", make_job(str(models[Kind.ATTACKED]), policy, seed=0), policy)
+    fetch(work, DirectoryRegistry())
+    outcome = assess(work, Room("cpu", "reachable")).outcome
+    assert outcome.promoted is promoted
+    assert outcome.hardened is not None
+    rule = "counterfactual.max_ratio"
+    assert [r.where for r in outcome.hardened.reasons if r.rule == rule] == ["nf4"]
+    assert [r.rule for r in outcome.hardened.failures()] == ([] if promoted else [rule])
+    facts = report_facts(work)
+    for measured in (facts.original, facts.hardened):
+        assert measured is not None
+        assert [drift.scheme.value for drift in measured.drifts] == ["nf4"]
