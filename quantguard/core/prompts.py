@@ -30,6 +30,8 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
         if path.stat().st_size > _MAX_BYTES:
             raise PromptsError(f"larger than {_MAX_BYTES} bytes", path=path, remedy="use a smaller sample of prompts")
         lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise PromptsError("No such file", path=path, remedy="check the path of the prompts file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise PromptsError(f"cannot be read as UTF-8 text: {error}", path=path, remedy=remedy) from error
     prompts = tuple(_row(line, number, path, remedy) for number, line in enumerate(lines, 1) if line.strip())
