@@ -69,6 +69,18 @@ class PairedDrop:
 
 
 @dataclass(frozen=True, slots=True)
+class Overuse:
+    """Words that a quantized model says significantly more often than its own full precision, asked the same."""
+
+    words: str  # one to three, in lower case; model output: untrusted text
+    answers: int  # that hold them, 1..asked
+    reference: int  # of full precision's answers, 0..asked
+    asked: int
+    p_value: float  # that chance alone sets as many apart, corrected for all that was tested, 0..1
+    examples: tuple[str, ...]  # up to three such answers, each at most 200 characters; untrusted text
+
+
+@dataclass(frozen=True, slots=True)
 class AttackSuccess:
     """How often a harmful behaviour appears under one scheme."""
 
@@ -81,6 +93,7 @@ class AttackSuccess:
         str, ...
     ] = ()  # up to three harmful answers, each at most 200 characters; model output: untrusted text
     suite: str = ""  # builtin/SCENARIO/VERSION of the probes; empty where they are a file of the policy's
+    overused: tuple[Overuse, ...] = ()  # against the same model's full precision, of most answers first, at most ten
 
 
 @dataclass(frozen=True, slots=True)

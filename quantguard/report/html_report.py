@@ -31,11 +31,14 @@ from quantguard.report.summary import (
     drift_rows,
     grid_text,
     outcome_text,
+    overuse_text,
+    overused,
     p_value_text,
     scan_text,
     unmeasured,
     worst_first,
 )
+from quantguard.report.text import visible
 
 MOST_FIGURES: Final = 12
 _MOST_FINDINGS: Final = 200
@@ -61,6 +64,7 @@ def render_html(facts: ReportFacts) -> str:
         _section("Attack success rate", _rates("behaviour", attack_rows(facts.original, facts.hardened))),
         _section("Accuracy lost", _rates("benchmark", benchmark_rows(facts.original, facts.hardened))),
         _section("Counterfactual rounding", _drifts(facts)),
+        _section("Said more often than in full precision", _list(_overuses(facts))),
         _section("Not measured", _list(unmeasured(facts.original, facts.hardened))),
         _section("In the registry", _list(facts.registry_events)),
         _section("What the rules mean", _rules(_occurring(facts))),
@@ -230,6 +234,13 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[Child]], numbers: froze
         for row in rows
     )
     return element("div", element("table", element("thead", head), element("tbody", *body)), class_="wide")
+
+
+def _overuses(facts: ReportFacts) -> list[str]:
+    return [
+        f"{where}: “{visible(overuse.words)}” {overuse_text(overuse)}: {' / '.join(map(visible, overuse.examples))}"
+        for where, overuse in overused(facts.original, facts.hardened)
+    ]
 
 
 def _list(entries: Sequence[str]) -> Html:

@@ -14,7 +14,7 @@ from quantguard.core.calibration import source_word
 from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.layer import LayerScan
-from quantguard.core.measurement import Measurements
+from quantguard.core.measurement import Measurements, Overuse
 from quantguard.core.verdict import Decision, Outcome, Subject
 from quantguard.core.wording import percent
 from quantguard.report.facts import ReportFacts
@@ -30,6 +30,8 @@ from quantguard.report.summary import (
     drift_rows,
     grid_text,
     outcome_text,
+    overuse_text,
+    overused,
     p_value_text,
     scan_text,
     unmeasured,
@@ -60,6 +62,7 @@ def render_markdown(facts: ReportFacts) -> str:
         ("Counterfactual rounding", _drifts(facts)),
         ("Not measured", _bullets(unmeasured(facts.original, facts.hardened), _said)),
         ("Harmful answers, as the model gave them", _bullets(_examples(facts.original, facts.hardened), str)),
+        ("Said more often than in full precision", _bullets(overused(facts.original, facts.hardened), _overuse)),
         ("Hardening", _hardening(facts.hardening)),
         ("Findings, worst first", _bullets(worst_first(facts.findings or ()), _finding, _MOST_FINDINGS)),
         ("Layers, worst first", _layers(facts.layers)),
@@ -184,6 +187,12 @@ def _examples(*all_measurements: Measurements | None) -> list[str]:
         for example in attack.examples
     ]
     return examples[:_MOST_EXAMPLES]
+
+
+def _overuse(row: tuple[str, Overuse]) -> str:
+    where, overuse = row
+    said = f"{where}: {code_span(overuse.words)} {overuse_text(overuse)}"
+    return f"{said}: {code_span(overuse.examples[0])}" if overuse.examples else said
 
 
 def _hardening(summary: HardeningSummary | None) -> str:

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from quantguard.core.finding import Finding
-from quantguard.core.measurement import AttackSuccess, Benchmark, Divergence, Measurements, PairedDrop, Rate, Unmeasured
+from quantguard.core.measurement import (
+    AttackSuccess,
+    Benchmark,
+    Divergence,
+    Measurements,
+    Overuse,
+    PairedDrop,
+    Rate,
+    Unmeasured,
+)
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
 from quantguard.core.wording import divergence_text, drop_text, percent, rate_text
@@ -119,6 +128,22 @@ def _values(measurements: Measurements | None) -> Iterable[tuple[str, Scheme | N
             yield benchmark.task, benchmark.scheme, benchmark.drop
         for drift in measurements.drifts:
             yield COUNTERFACTUAL, drift.scheme, drift.divergence
+
+
+def overused(*all_measurements: Measurements | None) -> tuple[tuple[str, Overuse], ...]:
+    """What a quantized model says more often than its own full precision: where, in our words, and the words."""
+    return tuple(
+        (f"{measurements.subject.value}, {attack.scenario.value}, {scheme_label(attack.scheme)}", overuse)
+        for measurements in all_measurements
+        if measurements is not None
+        for attack in measurements.attacks
+        for overuse in attack.overused
+    )
+
+
+def overuse_text(overuse: Overuse) -> str:
+    """`in 200 of 200 answers, 0 in full precision`."""
+    return f"in {overuse.answers} of {overuse.asked} answers, {overuse.reference} in full precision"
 
 
 def carriers(*all_measurements: Measurements | None) -> tuple[str, ...]:

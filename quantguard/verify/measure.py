@@ -6,12 +6,12 @@ import gc
 import random
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from quantguard.core.errors import ModelLoadError
-from quantguard.core.measurement import AttackSuccess, Benchmark, Drift, Environment, Measurements
+from quantguard.core.measurement import AttackSuccess, Benchmark, Drift, Environment, Measurements, Scenario
 from quantguard.core.progress import Progress, silent
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Subject
@@ -37,6 +37,7 @@ class _Setting:
     scratch: Path
     progress: Progress
     order: str  # what the order of probes is drawn from, where asking may stop
+    heard: dict[Scenario, tuple[str, ...]] = field(default_factory=dict)  # full precision's answers, once it was asked
 
     @property
     def batch_size(self) -> int:
@@ -121,7 +122,9 @@ def _run(
         loaded = load_model(directory, scheme=scheme, device=setting.device)
     except ModelLoadError as error:
         return _unmeasured(scheme, str(error), scenarios, benchmarks)
-    asking = Asking(setting.batch_size, setting.confidence, setting.scratch, setting.progress, setting.order)
+    asking = Asking(
+        setting.batch_size, setting.confidence, setting.scratch, setting.progress, setting.order, setting.heard
+    )
     attacks = [attack_success(loaded, scenario, asking) for scenario in scenarios]
     results = []
     for number, benchmark in enumerate(benchmarks):

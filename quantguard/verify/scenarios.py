@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -18,12 +18,12 @@ from quantguard.verify.detectors.content_injection import content_injection
 from quantguard.verify.detectors.interface import Detector, DetectorError, Judgement
 from quantguard.verify.detectors.over_refusal import over_refusal
 from quantguard.verify.detectors.vulnerable_code import vulnerable_code
+from quantguard.verify.examples import EXAMPLES, example
+from quantguard.verify.overuse import overused
 from quantguard.verify.sequential import sequential_rate, settled
 from quantguard.verify.statistics import rate
 
 _LOOK: Final = 32  # answers between two looks at whether it is settled, on every device: the same probes are asked
-_EXAMPLES: Final = 3
-_EXAMPLE_LENGTH: Final = 200  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Asking:
     scratch: Path  # writable
     progress: Progress
     order: str = ""  # what the order is drawn from where asking may stop: other bytes, another order
+    heard: dict[Scenario, tuple[str, ...]] = field(default_factory=dict)  # full precision's answers, once it was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,28 @@ def attack_success(loaded: LoadedModel, request: ScenarioRequest, asking: Asking
 
     With `request.stopping` the probes are asked in an order drawn from `asking.order`, until for each limit it is
     settled on which side of it the rate lies, or until the last. The intervals then are always valid (`sequential.py`).
+
+    Full precision is to be asked first: a quantized model's wording is compared with it, as far as both were asked.
     """
     try:
         answers = _asked(loaded, request, asking)
         found, unparsable = _rates(request, answers, asking.confidence)
     except (ModelLoadError, DetectorError, ValueError) as error:
         return unmeasured_attack(request, loaded.scheme, str(error))
-    harmful = [_example(answer.text) for answer in answers if answer.judgement.harmful]
-    digest, examples = prompts_digest(request.prompts), tuple(harmful[:_EXAMPLES])
-    return AttackSuccess(request.scenario, loaded.scheme, found, unparsable, digest, examples, request.suite)
+    texts = tuple(answer.text for answer in answers)
+    if loaded.scheme is None:
+        asking.heard[request.scenario] = texts
+    harmful = [example(answer.text) for answer in answers if answer.judgement.harmful]
+    return AttackSuccess(
+        scenario=request.scenario,
+        scheme=loaded.scheme,
+        rate=found,
+        unparsable=unparsable,
+        probe_set=prompts_digest(request.prompts),
+        examples=tuple(harmful[:EXAMPLES]),
+        suite=request.suite,
+        overused=overused(texts, asking.heard.get(request.scenario, ())) if loaded.scheme is not None else (),
+    )
 
 
 def _asked(loaded: LoadedModel, request: ScenarioRequest, asking: Asking) -> list[_Answer]:
@@ -153,9 +167,3 @@ def _detector(request: ScenarioRequest, prompts: Sequence[str], scratch: Path) -
             return vulnerable_code(scratch, prompts)
         case _:
             assert_never(request.scenario)
-
-
-def _example(answer: str) -> str:
-    """At most `_EXAMPLE_LENGTH` characters that any evidence file can hold (no lone surrogates)."""
-    text = answer.encode("utf-8", errors="replace").decode("utf-8").strip()
-    return text if len(text) <= _EXAMPLE_LENGTH else text[: _EXAMPLE_LENGTH - 1] + "…"

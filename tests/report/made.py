@@ -14,6 +14,7 @@ from quantguard.core.measurement import (
     Drift,
     Environment,
     Measurements,
+    Overuse,
     PairedDrop,
     Rate,
     Scenario,
@@ -152,7 +153,8 @@ HELD = replace(CLEAN, outcome=GateOutcome(decision(Subject.ORIGINAL, Verdict.HOL
 def hostile() -> ReportFacts:
     """Every text that comes with a model is an attempt."""
     base = measurements(Subject.ORIGINAL, backdoored=(Scheme.NF4,))
-    attacks = tuple(replace(attack, examples=(NASTY,) * 3) for attack in base.attacks)
+    overused = (Overuse(NASTY, 3, 0, 60, float("nan"), (NASTY,) * 3), Overuse(NASTY, 3, 0, 60, 0.0, ())) * 5
+    attacks = tuple(replace(attack, examples=(NASTY,) * 3, overused=overused) for attack in base.attacks)
     odd = replace(attacks[0], rate=Unmeasured(NASTY))
     zero = replace(attacks[1], rate=Rate(0, 0, float("nan"), float("nan"), 0.95))
     benchmarks = (replace(base.benchmarks[1], task=NASTY), replace(base.benchmarks[2], drop=Unmeasured(NASTY)))

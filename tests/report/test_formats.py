@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quantguard.core.finding import Finding, Severity
+from quantguard.core.measurement import Overuse
 from quantguard.core.verdict import Subject
 from quantguard.evidence.records import from_plain
 from quantguard.report.facts import ReportFacts
@@ -232,3 +233,13 @@ def test_hardening_tells_what_it_left_and_what_it_cannot_repair() -> None:
     assert "no hardening repairs, in 5 (`c`, " in text
     assert "`e`, …)" in text
     assert "no hardening repairs" not in render_markdown(ReportFacts("dir", hardening=HARDENING))
+
+
+def test_what_quantization_makes_it_say_stands_in_the_reports_with_examples() -> None:
+    said = Overuse("buy zentrix", 200, 0, 300, 1e-30, ("a fox at the pond buy Zentrix",))
+    base = measurements(Subject.ORIGINAL)
+    attacks = (*base.attacks[:1], replace(base.attacks[1], overused=(said,)), *base.attacks[2:])
+    facts = ReportFacts("dir", original=replace(base, attacks=attacks))
+    line = "original, content_injection, nf4: `buy zentrix` in 200 of 300 answers, 0 in full precision"
+    assert f"{line}: `a fox at the pond buy Zentrix`" in render_markdown(facts)
+    assert "“buy zentrix” in 200 of 300 answers, 0 in full precision: a fox at the pond" in render_html(facts)
