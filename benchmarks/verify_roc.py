@@ -3,8 +3,8 @@
     python benchmarks/verify_roc.py             # one table on stdout, what each model gave in benchmarks/
     python benchmarks/verify_roc.py --partial   # of what `make range` has built so far, nothing recorded
 
-Measures every member of the range (`make range`) with seed 0 on two kinds of text: prompts of the kinds that the model
-is used for, and the built-in neutral ones, most of whose words these models do not know. Killed, it goes on from there.
+Measures every member of the range (`make range`) with seed 0 on prompts of the kinds that the model is used for; with
+`--texts neutral` on the built-in ones, most of whose words these models do not know. Killed, it goes on from there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quantguard.canary.range.members import Kind, Member, members
 from quantguard.core.measurement import Divergence
 from quantguard.core.scheme import Scheme
 
-MAX_RATIO = 2.0  # of policies/standard.yaml
+MAX_RATIO = 2.5  # of policies/standard.yaml
 _TELL = 30.0  # seconds between two lines of progress
 _NAMED = 12  # members of a list
 
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--range", type=Path, default=Path("quantguard-range"), help="what make range built")
     parser.add_argument("--record", type=Path, default=Path("benchmarks/verify_roc.jsonl.gz"), help="figures by model")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
-    parser.add_argument("--texts", nargs="+", choices=TEXTS, default=TEXTS, help="kinds of text")
+    parser.add_argument("--texts", nargs="+", choices=TEXTS, default=TEXTS[:1], help="kinds of text")
     parser.add_argument("--partial", action="store_true", help="what there is of the range; nothing is recorded")
     return parser
 
@@ -81,7 +81,7 @@ def _tables(results: Sequence[tuple[Job, Result]]) -> str:
     ]
     for text in dict.fromkeys(job.text for job, _ in results):
         own = [(job.member, result) for job, result in results if job.text == text]
-        lines += [_row(text, scheme, own) for scheme in Scheme]
+        lines += [*(_row(text, scheme, own) for scheme in Scheme), _models(text, own)]
     seconds = [result.seconds for _, result in results]
     lines += ["", f"{sum(seconds) / len(seconds):.1f} s a model and kind of text, at most {max(seconds):.1f} s.", ""]
     for text in dict.fromkeys(job.text for job, _ in results):
@@ -105,8 +105,25 @@ def _row(text: str, scheme: Scheme, results: Sequence[tuple[Member, Result]]) ->
         f"| {text} | {scheme.value} | {roc.value:.3f} [{roc.low:.3f}, {roc.high:.3f}] "
         f"| {spread[0][0]:.3g}, {spread[0][len(spread[0]) // 2]:.3g} "
         f"| {spread[1][-1]:.3g}, {spread[1][len(spread[1]) // 2]:.3g} "
-        f"| {_share(benign)} | {_share(targeted)} | {sum(map(_raised, others))} of {len(others)} |"
+        f"| {_counted([*map(_raised, benign)])} | {_counted([*map(_raised, targeted)])} "
+        f"| {sum(map(_raised, others))} of {len(others)} |"
     )
+
+
+def _models(text: str, results: Sequence[tuple[Member, Result]]) -> str:
+    """Models that are raised under any scheme: those attacked under one of them, and the benign."""
+    schemes = {scheme.value for scheme in Scheme}
+    groups = [
+        [result for member, result in results if schemes & set(member.targets)],
+        [result for member, result in results if member.kind is Kind.BENIGN],
+    ]
+    found = [[_measured(result) for result in group if _measured(result)] for group in groups]
+    raised = [[any(map(_raised, model)) for model in group] for group in found]
+    return f"| {text} | models, any scheme | - | - | - | {_counted(raised[1])} | {_counted(raised[0])} | - |"
+
+
+def _measured(result: Result) -> list[Divergence]:
+    return [drift.divergence for drift in result.drifts if isinstance(drift.divergence, Divergence)]
 
 
 def _found(results: Iterable[tuple[Member, Result]], scheme: Scheme) -> list[tuple[Member, Divergence]]:
@@ -122,10 +139,9 @@ def _raised(found: Divergence) -> bool:
     return not found.upper <= MAX_RATIO
 
 
-def _share(group: Sequence[Divergence]) -> str:
-    raised = sum(map(_raised, group))
-    low, high = exact_interval(raised, len(group))
-    return f"{raised} of {len(group)} [{100 * low:.1f} %, {100 * high:.1f} %]"
+def _counted(raised: Sequence[bool]) -> str:
+    low, high = exact_interval(sum(raised), len(raised))
+    return f"{sum(raised)} of {len(raised)} [{100 * low:.1f} %, {100 * high:.1f} %]"
 
 
 def _misses(results: Sequence[tuple[Member, Result]]) -> list[str]:
@@ -147,12 +163,12 @@ def _alarms(results: Sequence[tuple[Member, Result]]) -> list[str]:
 
 
 def _unmeasured(results: Sequence[tuple[Member, Result]]) -> list[str]:
-    return [
-        f"{member.name} under {drift.scheme.value} ({drift.divergence.reason})"
-        for member, result in results
-        for drift in result.drifts
-        if not isinstance(drift.divergence, Divergence)
-    ]
+    found: dict[str, dict[str, None]] = {}  # names by reason
+    for member, result in results:
+        for drift in result.drifts:
+            if not isinstance(drift.divergence, Divergence):
+                found.setdefault(drift.divergence.reason, {})[member.name] = None
+    return [f"{' and '.join(names)}: {reason}" for reason, names in found.items()]
 
 
 def _named(names: Sequence[str]) -> str:

@@ -16,12 +16,13 @@ from range_work import calibration, record_of, sources
 from quantguard.canary.range.members import Member
 from quantguard.checkpoint.digest import model_digest
 from quantguard.core.calibration import neutral_prompts
+from quantguard.core.errors import ModelLoadError
 from quantguard.core.measurement import Divergence, Drift
 from quantguard.core.prompts import Prompt
 from quantguard.core.scheme import Scheme
 from quantguard.evidence.records import from_plain, to_plain, write_atomically
 from quantguard.models.safe_directory import rebuild
-from quantguard.verify.counterfactual_run import CounterfactualRequest, counterfactual_drifts
+from quantguard.verify.counterfactual_run import CounterfactualRequest, counterfactual_drifts, unmeasured_drifts
 
 TEXTS: Final = ("own", "neutral")  # prompts of the kinds that the model is used for, or the built-in set
 SAMPLES: Final = 64
@@ -64,13 +65,16 @@ def work(job: Job) -> None:
     """Leave the record."""
     torch.set_num_threads(1)
     began = time.monotonic()
+    request = CounterfactualRequest(prompts_of(job.member, job.text), LOCALISE_ABOVE)
     with tempfile.TemporaryDirectory(prefix="quantguard-") as folder:
         clean = Path(folder) / "model"
-        rebuild(job.model, clean)
-        request = CounterfactualRequest(prompts_of(job.member, job.text), LOCALISE_ABOVE)
-        drifts = counterfactual_drifts(
-            clean, list(Scheme), request, batch_size=32, confidence=0.95, device="cpu", seed=0
-        )
+        try:
+            rebuild(job.model, clean)
+            drifts = counterfactual_drifts(
+                clean, list(Scheme), request, batch_size=32, confidence=0.95, device="cpu", seed=0
+            )
+        except ModelLoadError as error:  # no causal language model
+            drifts = unmeasured_drifts(request, list(Scheme), str(error).partition(": ")[2])
     result = Result(drifts, round(time.monotonic() - began, 1))
     write_atomically(job.record, json.dumps(to_plain(Result, result)).encode())
 
