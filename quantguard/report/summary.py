@@ -25,8 +25,8 @@ from quantguard.core.wording import divergence_text, drop_text, percent, rate_te
 NOT_MEASURED = "unmeasured"
 COUNTERFACTUAL = "counterfactual rounding"
 NEAREST = (
-    "How far the quantized model lies from full precision on neutral text, as a multiple of how far random roundings "
-    "of the same weights do, with its interval. Rounding to nearest should be the gentlest rounding: about 1 or below."
+    "How far the quantized model lies from full precision on the policy's texts, as a multiple of how far random "
+    "roundings of the same weights do, with its interval. Rounding to nearest should be the gentlest: about 1 or below."
 )
 CARRIERS = "Share of it that is gone once one block alone is rounded at random; they need not add up:"
 _BLOCKS = 5  # named of each measurement
