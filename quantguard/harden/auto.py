@@ -31,10 +31,12 @@ from quantguard.harden.scales import deciding, furthest
 from quantguard.models.memory import gibibytes
 
 FOUR_BIT_SHARE: Final = 0.03  # of the weights of a row that may move, for each 4-bit scheme
+FOUR_BIT_RAISED: Final = 0.07  # in all, where the output error under one of them is not natural
 INT8_SHARE: Final = 0.19  # that the descent may give another INT8 level, those moved for the others included
 INT8_LEAST: Final = 0.12  # and at the least, where many moved for the others
-INT8_CALM: Final = 0.06  # where the output error is what honest weights have:
-RAISED: Final = 1.3  # times that of weights that lie anywhere in their cells
+INT8_CALM: Final = 0.06  # where the output error is natural
+# Output error over that of weights that lie anywhere in their cells: natural up to here, by the range's honest models
+NATURAL: Final[Mapping[Scheme, float]] = {Scheme.INT8: 1.3, Scheme.NF4: 1.3, Scheme.FP4: 1.7}
 
 _SPREAD_LOSS: Final = 0.01  # of a layer's output; 0.0006 in prepared layers of the range, 350 beside injected outliers
 _MOMENTS_ROOM: Final = 0.5  # of the free memory, for the moments of all layers of a pass
@@ -108,7 +110,8 @@ def _repaired_rows(weight: Tensor, moment: Tensor, schemes: Sequence[Scheme]) ->
     moved = weight
     if four_bit:
         share = FOUR_BIT_SHARE * len(four_bit)
-        chosen = lowered(moved, four_bit, share)
+        raised = any(_error_ratio(grid, weight, moment) > NATURAL[grid.scheme] for grid in four_bit)
+        chosen = lowered(moved, four_bit, max(share, FOUR_BIT_RAISED) if raised else share)
         moved = _spread(chosen, moment, four_bit, frozen, limit, beside_int8=Scheme.INT8 in schemes)
         if len(four_bit) > 1 and moved is not chosen:  # what moved within the cells of one changed levels of the other
             moved = lowered(moved, four_bit, share / 2)
@@ -116,7 +119,7 @@ def _repaired_rows(weight: Tensor, moment: Tensor, schemes: Sequence[Scheme]) ->
         int8 = [grid_for(Scheme.INT8)]
         flipped = torch.stack([grid.nearest(moved) != grid.nearest(weight) for grid in (*four_bit, *int8)]).any(0)
         share = max(INT8_LEAST, INT8_SHARE - float(flipped.double().mean()))
-        if _error_ratio(int8[0], moved, moment) < RAISED:
+        if _error_ratio(int8[0], moved, moment) <= NATURAL[Scheme.INT8]:
             share = INT8_CALM
         # What full precision says now is right, and close: INT8 is to say the same.
         moved = _spread(lowered(moved, int8, share, full=moved), moment, int8, frozen, limit)
@@ -150,7 +153,7 @@ def _spread(
 def _error_ratio(grid: Grid, weight: Tensor, moment: Tensor) -> float:
     """Output error of stock rounding, over what it would be on average if it fell anywhere in its cell at random.
 
-    About 1 for honest weights under INT8 (0.9 to 1.15 in the range), 2 to 17 where their errors conspire.
+    About 1 for honest weights (0.9 to 1.2 in the range; under FP4 1.3 to 1.6), 2 to 17 where their errors conspire.
     """
     level = grid.nearest(weight)
     lower, upper = grid.cell(level)

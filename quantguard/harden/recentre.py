@@ -38,21 +38,22 @@ def recentred(grid: Grid, weight: Tensor, frozen: Tensor, limit: Tensor) -> Tens
         frozen: bool, of weights that keep their value, those that decide a scale among them.
         limit: float32, the magnitude that none may outgrow.
     """
-    lain = _lain(grid, weight, frozen)
-    if not _uneven(lain.share):
+    inner, outer = (_lain(grid, weight, frozen, outermost=side) for side in (False, True))
+    if not _uneven(inner.share):
         return weight
-    lower, upper = grid.cell(lain.level)
-    natural = lain.position.clone()
-    natural[lain.inner] = lain.reached(_evened(lain.share, lain.cell)).to(natural.dtype)
-    moved = placed(grid, weight, lain.level, (lower + natural * (upper - lower)) * grid.unit(weight), frozen)
-    moved = torch.where(natural == lain.position, weight, moved)
-    fits = (grid.nearest(moved) == lain.level) & (moved.float().abs() <= limit)
+    level, natural = inner.level, inner.position.clone()
+    for lain in (inner, outer):
+        natural[lain.about] = lain.reached(_evened(lain.share, lain.cell)).to(natural.dtype)
+    lower, upper = grid.cell(level)
+    moved = placed(grid, weight, level, (lower + natural * (upper - lower)) * grid.unit(weight), frozen)
+    moved = torch.where(natural == inner.position, weight, moved)
+    fits = (grid.nearest(moved) == level) & (moved.float().abs() <= limit)
     return torch.where(fits, moved, weight)
 
 
 def prepared(grid: Grid, weight: Tensor, frozen: Tensor) -> bool:
     """Whether `recentred` would move any weight."""
-    return _uneven(_lain(grid, weight, frozen).share)
+    return _uneven(_lain(grid, weight, frozen, outermost=False).share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class _Lain:
 
     level: Tensor  # int64, (rows, columns)
     position: Tensor  # float32 in 0..1, (rows, columns): from the lower boundary of the cell to the upper
-    inner: Tensor  # bool, (rows, columns): the weights that the others are about
+    about: Tensor  # bool, (rows, columns): the weights that the others are about
     cell: Tensor  # int64, (weights,): level of each
     share: Tensor  # float64 in 0..1, (weights,): of the cell's natural weights, that lie below it; uniform if honest
     first: Tensor  # float64, (weights,): natural density at the lower boundary of its cell, the whole being 1
@@ -73,18 +74,19 @@ class _Lain:
         return (2 * share / (self.first + root).clamp(min=1e-12)).clamp(0, 1)
 
 
-def _lain(grid: Grid, weight: Tensor, frozen: Tensor) -> _Lain:
+def _lain(grid: Grid, weight: Tensor, frozen: Tensor, *, outermost: bool) -> _Lain:
+    """Of the weights that may move, those in the outermost cells, which end at their levels, or all others."""
     level = grid.nearest(weight)
     lower, upper = grid.cell(level)
     position = ((grid.normalise(weight) - lower) / (upper - lower)).clamp(0, 1)
-    inner = ~frozen & (level > 0) & (level < grid.levels.numel() - 1)  # the outermost cells end at their levels
-    cell = level[inner]
+    about = ~frozen & (((level == 0) | (level == grid.levels.numel() - 1)) == outermost)
+    cell = level[about]
     count = torch.bincount(level[~frozen], minlength=grid.levels.numel()).double()
     begin, end = (edge[cell] for edge in _edges(grid, count))
     total = (begin + end).clamp(min=1e-30)
     first, slope = 2 * begin / total, (end - begin) / total
-    p = position[inner].double()
-    return _Lain(level, position, inner, cell, (first * p + slope * p * p).clamp(0, 1), first, slope)
+    p = position[about].double()
+    return _Lain(level, position, about, cell, (first * p + slope * p * p).clamp(0, 1), first, slope)
 
 
 def _evened(share: Tensor, cell: Tensor) -> Tensor:

@@ -112,8 +112,9 @@ def test_the_first_move_is_the_best_of_all(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_pieces_of_a_layer_are_repaired_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of 96 share blocks of 64 by pairs. (Where weights lie in their cells is judged piece by piece.)"""
+    """Rows of 96 share blocks of 64 by pairs. (Where weights lie, and how many may move, is judged piece by piece.)"""
     monkeypatch.setattr(auto, "recentred", lambda _grid, weight, *_: weight)
+    monkeypatch.setattr(auto, "_error_ratio", lambda *_: 1.0)
     weight, moment = layer(5, rows=10)
     schemes = (Scheme.NF4, Scheme.FP4)
     whole = auto._repaired(weight, moment, schemes)
@@ -146,6 +147,34 @@ def test_a_pile_beside_the_boundaries_is_spread_and_every_level_kept(scheme: Sch
     assert unevenness(piled) > 1
     # The values of bfloat16 are a comb on the steps of INT8, which nothing smooths.
     assert unevenness(spread) < max(unevenness(weight) + 0.2, unevenness(piled) / 2)
+
+
+@pytest.mark.parametrize("scheme", ALL)
+def test_the_output_error_of_honest_weights_is_natural_and_of_a_conspiracy_is_not(scheme: Scheme) -> None:
+    """A conspiracy: each weight lies on that side of its level on which its error adds to that of all others."""
+    grid = grid_for(scheme)
+    weight, moment = layer(11, rows=64, columns=256)
+    assert auto._error_ratio(grid, weight, moment) < auto.NATURAL[scheme]
+    direction = torch.linalg.eigh(moment).eigenvectors[:, -1]
+    lower, upper = grid.interval(weight, 0.05)
+    aligned = torch.where(direction > 0, upper, lower).to(weight.dtype)
+    aligned = torch.where(grid.pinned(weight) | (grid.nearest(aligned) != grid.nearest(weight)), weight, aligned)
+    assert auto._error_ratio(grid, aligned, moment) > 2 * auto.NATURAL[scheme]
+
+
+def test_a_pile_in_the_outermost_cells_is_spread_too() -> None:
+    grid = grid_for(Scheme.NF4)
+    weight = torch.randn(256, 256, generator=torch.Generator().manual_seed(1)) * 0.05
+    frozen, limit = deciding(weight), furthest(weight)
+    low, _ = grid.interval(weight, 0.03)
+    piled = torch.where(~frozen & (grid.nearest(weight) == 15), low, weight)
+    inner = ~frozen & (torch.rand(weight.shape, generator=torch.Generator().manual_seed(2)) < 0.3)
+    piled = torch.where(inner & (grid.nearest(low) == grid.nearest(weight)), low, piled)
+    spread = recentred(grid, piled, frozen, limit)
+    top = ~frozen & (grid.nearest(weight) == 15)
+    position = [float((at.float() / grid.unit(at))[top].std()) for at in (piled, spread)]
+    assert position[1] > 5 * position[0]
+    assert torch.equal(grid.nearest(spread), grid.nearest(piled))
 
 
 def test_weights_beside_outliers_are_not_spread_over_their_wide_cells() -> None:
