@@ -154,7 +154,7 @@ def test_probes_that_are_gone_make_the_policy_invalid(tmp_path: Path) -> None:
     (repository.root / "policies/probes.jsonl").unlink()
     result = repository.check()
     assert {(level, rule) for level, _, rule in told(result)} == {(ERROR, "check.invalid")}
-    assert "policies/probes.jsonl: cannot be read" in messages(result)
+    assert "policies/probes.jsonl: No such file" in messages(result)
     assert "quantguard-check-" not in messages(result)
 
 
