@@ -22,7 +22,8 @@ from quantguard.core.prompts import Prompt
 from quantguard.core.scheme import Scheme
 from quantguard.evidence.records import from_plain, to_plain, write_atomically
 from quantguard.models.safe_directory import rebuild
-from quantguard.verify.counterfactual_run import CounterfactualRequest, counterfactual_drifts, unmeasured_drifts
+from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
+from quantguard.verify.counterfactual_run import counterfactual_drifts
 
 TEXTS: Final = ("own", "neutral")  # prompts of the kinds that the model is used for, or the built-in set
 SAMPLES: Final = 64

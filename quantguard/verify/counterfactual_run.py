@@ -16,7 +16,7 @@ from torch import Tensor
 from quantguard.core.errors import ModelLoadError
 from quantguard.core.measurement import Divergence, Drift, Unmeasured
 from quantguard.core.progress import Progress, silent
-from quantguard.core.prompts import Prompt, prompts_digest
+from quantguard.core.prompts import prompts_digest
 from quantguard.core.scheme import Scheme
 from quantguard.grids.grid import grid_for
 from quantguard.models.foreign import said
@@ -28,23 +28,14 @@ from quantguard.models.rounded import store_levels
 from quantguard.models.texts import TextBatch, batches, continued
 from quantguard.models.threads import threads_for
 from quantguard.verify.counterfactual import FLOOR, certainty, divergence, quotient, random_levels
+from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
 
-COPIES: Final = 8  # randomly rounded; docs/decisions/0015-counterfactual.md says why
 _COPIES_OF_A_BLOCK: Final = 3
 _NEW_TOKENS: Final = 32  # of the model's own answer
 _LOGITS: Final = 256 * 2**20  # bytes of one batch's
 _KEPT: Final = 2**30  # bytes of full precision's log-probabilities that are kept rather than computed again
 _MOST_TOKENS: Final = 8192  # of a batch
 _BLOCK: Final = re.compile(r"(.*?\.\d+)\.")  # model.layers.3 of model.layers.3.mlp.up_proj.weight
-
-
-@dataclass(frozen=True, slots=True)
-class CounterfactualRequest:
-    """What to ask, and when to look closer."""
-
-    prompts: tuple[Prompt, ...]  # not empty; asked without answers
-    localise_above: float  # an interval that reaches above it is followed down to the blocks
-    copies: int = COPIES
 
 
 def counterfactual_drifts(
@@ -78,11 +69,6 @@ def counterfactual_drifts(
             gc.collect()  # the quantized model of the last turn
     progress("counterfactual", len(schemes), len(schemes))
     return tuple(drifts)
-
-
-def unmeasured_drifts(request: CounterfactualRequest, schemes: Sequence[Scheme], reason: str) -> tuple[Drift, ...]:
-    digest = prompts_digest(request.prompts)
-    return tuple(Drift(scheme, Unmeasured(reason), digest) for scheme in schemes)
 
 
 @dataclass(frozen=True, slots=True)

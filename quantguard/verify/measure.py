@@ -17,7 +17,7 @@ from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Subject
 from quantguard.models.device import device_label, library_versions
 from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchmark, unmeasured_benchmark
-from quantguard.verify.counterfactual_run import CounterfactualRequest, counterfactual_drifts, unmeasured_drifts
+from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
 from quantguard.verify.scenarios import Asking, ScenarioRequest, attack_success, unmeasured_attack
 
 __all__ = ["BenchmarkRequest", "CounterfactualRequest", "ScenarioRequest", "measure"]
@@ -153,6 +153,8 @@ def _drifts(
         return ()
     if problem is not None:
         return unmeasured_drifts(request, schemes, problem)
+    from quantguard.verify.counterfactual_run import counterfactual_drifts
+
     return counterfactual_drifts(
         directory,
         schemes,

@@ -22,7 +22,8 @@ from quantguard.models.quantized import dequantized_weight, quantized_layers
 from quantguard.models.rounded import store_levels
 from quantguard.models.safe_directory import rebuild
 from quantguard.verify.counterfactual import random_levels
-from quantguard.verify.counterfactual_run import CounterfactualRequest, counterfactual_drifts
+from quantguard.verify.counterfactual_request import CounterfactualRequest
+from quantguard.verify.counterfactual_run import counterfactual_drifts
 from quantguard.verify.measure import measure
 from tests import tiny
 
