@@ -12,7 +12,6 @@ from typing import Final, Literal, Protocol
 from quantguard.check.facts import Answer, CheckResult
 from quantguard.check.remarks import LOOSER, PIN_UNKNOWN
 from quantguard.check.rules import RULES
-from quantguard.core.errors import UsageError
 from quantguard.core.remark import Level, Remark
 from quantguard.core.verdict import ExitCode
 from quantguard.evidence.records import to_plain, write_atomically
@@ -107,25 +106,6 @@ def _sarif(result: CheckResult) -> str:
 FORMATS: Final[Mapping[str, Renderer]] = MappingProxyType(
     {"annotations": _annotations, "json": render_json, "md": render_markdown, "sarif": _sarif}
 )
-
-
-def parse_outputs(texts: Sequence[str]) -> tuple[tuple[str, Path], ...]:
-    """`sarif=check.sarif` and the like as format and file.
-
-    Raises:
-        UsageError: an unknown format, no file, or the same file twice.
-    """
-    outputs = []
-    for text in texts:
-        name, _, file = text.partition("=")
-        if name not in FORMATS:
-            raise UsageError(f"{name!r} is no format of a check", remedy=f"use FORMAT=FILE with {', '.join(FORMATS)}")
-        if not file:
-            raise UsageError(f"{text!r} names no file", remedy=f"write {name}=FILE")
-        outputs.append((name, Path(file)))
-    if len({file for _, file in outputs}) != len(outputs):
-        raise UsageError("two outputs name the same file", remedy="give each format a file of its own")
-    return tuple(outputs)
 
 
 def write_outputs(result: CheckResult, outputs: Sequence[tuple[str, Path]]) -> None:

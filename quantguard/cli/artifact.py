@@ -22,10 +22,11 @@ def verify_artifact(
 ) -> ExitCode:
     """Prove `artifact` against `directory`, write the reports and print what differs."""
     from quantguard.models.device import resolve_device
-    from quantguard.report.artifact import parse_outputs, write_outputs
+    from quantguard.report.artifact import FORMATS, write_outputs
+    from quantguard.report.outputs import parse_outputs
     from quantguard.verify.artifact import prove
 
-    files = parse_outputs(outputs)
+    files = parse_outputs(outputs, FORMATS, "a proof")
     with progress_shown(quiet=quiet) as progress:
         proof = prove(directory, artifact, device=resolve_device(device), allow_cast=allow_cast, progress=progress)
     write_outputs(proof, files)

@@ -63,9 +63,10 @@ def check(
     stay_quiet()
     from quantguard.check.check import Request
     from quantguard.check.check import check as check_change
-    from quantguard.check.render import parse_outputs, render_text, write_outputs
+    from quantguard.check.render import FORMATS, render_text, write_outputs
+    from quantguard.report.outputs import parse_outputs
 
-    files = parse_outputs(outputs)
+    files = parse_outputs(outputs, FORMATS, "a check")
     request = Request(Path.cwd(), _bases(base), manifest, tracking_uri(given_uri), allow_looser)
     result = check_change(request, git_environment())
     write_outputs(result, files)

@@ -35,7 +35,7 @@ FOUR_BIT_RAISED: Final = 0.07  # in all, where the output error under one of the
 INT8_SHARE: Final = 0.19  # that the descent may give another INT8 level, those moved for the others included
 INT8_LEAST: Final = 0.12  # and at the least, where many moved for the others
 INT8_CALM: Final = 0.06  # where the output error is natural
-# Output error over that of weights that lie anywhere in their cells: natural up to here, by the range's honest models
+# Output error over that of weights that lie anywhere in their cells: of about 99 % of honest layers it is below this
 NATURAL: Final[Mapping[Scheme, float]] = {Scheme.INT8: 1.3, Scheme.NF4: 1.3, Scheme.FP4: 1.7}
 
 _SPREAD_LOSS: Final = 0.01  # of a layer's output; 0.0006 in prepared layers of the range, 350 beside injected outliers
@@ -153,7 +153,7 @@ def _spread(
 def _error_ratio(grid: Grid, weight: Tensor, moment: Tensor) -> float:
     """Output error of stock rounding, over what it would be on average if it fell anywhere in its cell at random.
 
-    About 1 for honest weights (0.9 to 1.2 in the range; under FP4 1.3 to 1.6), 2 to 17 where their errors conspire.
+    About 1 for honest weights, 1.3 under FP4; more where their errors conspire. docs/decisions/0014 has the range's.
     """
     level = grid.nearest(weight)
     lower, upper = grid.cell(level)

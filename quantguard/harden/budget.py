@@ -64,7 +64,7 @@ def require_room(problem: Problem) -> None:
     Raises:
         HardenError: it does not.
     """
-    needed, free = _layers_bytes(problem.weights, Mode.SMALL_STATE), _free(problem)
+    needed, free = _layers_bytes(problem.weights, Mode.SMALL_STATE), problem.room()
     if needed > _SHARE * free:
         raise _too_little(problem, needed, free)
 
@@ -78,17 +78,13 @@ def budget(problem: Problem, parts: Parts, batches: Sequence[Batch]) -> Budget:
     largest = max(batches, key=lambda batch: batch.tokens.numel())
     modes = list(Mode) if checkpointable(problem.loaded.model) else [Mode.PLAIN]
     states, saved = _saved_bytes(problem, parts, largest)
-    free = _free(problem)
+    free = problem.room()
     for mode in modes:
         passing = _passing_bytes(problem, largest, states, saved, mode)
         needed = _layers_bytes(problem.weights, mode) + passing
         if needed <= _SHARE * free:
             return Budget(mode, needed, free, _teacher_fits(problem, batches, states, needed))
     raise _too_little(problem, needed, free)
-
-
-def _free(problem: Problem) -> int:
-    return free_memory(problem.loaded.device) if problem.room is None else problem.room()
 
 
 def _layers_bytes(weights: Mapping[str, Tensor], mode: Mode) -> float:
@@ -139,7 +135,7 @@ def _teacher_fits(problem: Problem, batches: Sequence[Batch], states: Tensor, ne
     lengths = {t: n for b in batches for t, n in zip(b.texts, b.mask.sum(dim=1).tolist(), strict=bool(b.texts))}
     size = sum(lengths.values()) * states.element_size() * states.shape[-1]
     device = problem.loaded.device
-    left = _free(problem) - needed if device == "cpu" else free_memory("cpu")
+    left = problem.room() - needed if device == "cpu" else free_memory("cpu")
     return bool(lengths) and size <= _TEACHER_SHARE * left
 
 

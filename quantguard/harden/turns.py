@@ -34,7 +34,7 @@ class Problem:
     batches: Iterable[Batch]  # calibration text, one batch per optimizer step; the model runs when the first is taken
     steps: int
     seed: int  # of everything random that the method does
-    room: Callable[[], int] | None = None  # bytes that may still be taken on the device; None: all that are free
+    room: Callable[[], int]  # bytes that may still be taken on the device
     seen: MutableMapping[int, Tensor] = field(default_factory=dict)  # text -> what the full-precision model makes of it
 
 

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from quantguard.core.artifact import Answer, ArtifactProof, Difference, Kind
-from quantguard.core.errors import UsageError
 from quantguard.core.remark import Level, Remark
 from quantguard.evidence.records import to_plain, write_atomically
 from quantguard.report.annotations import render_annotations
@@ -179,24 +178,6 @@ def _annotations(proof: ArtifactProof) -> str:
 FORMATS: Final[Mapping[str, Renderer]] = MappingProxyType(
     {"annotations": _annotations, "json": render_json, "md": render_markdown, "sarif": _sarif}
 )
-
-
-def parse_outputs(texts: Iterable[str]) -> tuple[tuple[str, Path], ...]:
-    """`json=proof.json` and the like, as format and file each.
-
-    Raises:
-        UsageError: an unknown format, no file, or the same file twice.
-    """
-    files = []
-    for text in texts:
-        name, _, file = text.partition("=")
-        if name not in FORMATS or not file:
-            remedy = f"with --artifact use FORMAT=FILE with {', '.join(FORMATS)}"
-            raise UsageError(f"{text!r} is no report of a proof", remedy=remedy)
-        files.append((name, Path(file)))
-    if len({file for _, file in files}) != len(files):
-        raise UsageError("two outputs name the same file", remedy="give each format a file of its own")
-    return tuple(files)
 
 
 def write_outputs(proof: ArtifactProof, outputs: Iterable[tuple[str, Path]]) -> None:

@@ -123,7 +123,7 @@ def _settled(config: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         with quiet_libraries():
             document: dict[str, Any] = CONFIG_MAPPING[model_type].from_dict(_allowed(config)).to_dict()
-    except Exception:  # noqa: BLE001  its classes check values, each with errors of its own: then text is compared
+    except Exception:  # noqa: BLE001  a hostile value may raise anything; the stricter comparison, of text, stands
         return None
     return {key: value for key, value in document.items() if key != "architectures"}
 

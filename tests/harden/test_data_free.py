@@ -56,7 +56,9 @@ def problem(scheme: Scheme, weights: Mapping[str, Tensor], *, seed: int = 0) -> 
         yield
 
     frozen = {name: some(weight) for name, weight in weights.items()}
-    return Problem(cast(LoadedModel, object()), grid_for(scheme), weights, frozen, unread(), steps=125, seed=seed)
+    return Problem(
+        cast(LoadedModel, object()), grid_for(scheme), weights, frozen, unread(), steps=125, seed=seed, room=lambda: 0
+    )
 
 
 def in_blocks(grid: Grid, values: Tensor) -> list[Tensor]:
@@ -142,7 +144,9 @@ def test_no_weight_is_flipped_off_the_end_of_the_axis(scheme: Scheme) -> None:
     grid = grid_for(scheme)
     ends = torch.linspace(0.9966, 1.0, 32)
     weight = torch.cat([ends, -ends]).reshape(1, 64)
-    asked = Problem(cast(LoadedModel, object()), grid, {"w": weight}, {"w": none(weight)}, (), steps=1, seed=0)
+    asked = Problem(
+        cast(LoadedModel, object()), grid, {"w": weight}, {"w": none(weight)}, (), steps=1, seed=0, room=lambda: 0
+    )
     choice = flipguard(FlipRatio(1.0, 1.0))(asked, silent).choices["w"]
     inner = torch.cat([torch.full((32,), len(grid.levels) - 2), torch.full((32,), 1)]).reshape(1, 64)
     free = ~grid.pinned(weight)

@@ -142,6 +142,15 @@ def test_an_added_file_is_told(
     assert (kind, name) in {(d.kind, d.where) for d in proved(vetted, attacked).differences}
 
 
+@pytest.mark.parametrize("value", ["many", -1, {"a": 1}, 10**30, None])
+def test_a_value_that_transformers_does_not_take_is_told_by_its_text(
+    vetted: Path, artifact: Path, tmp_path: Path, value: object
+) -> None:
+    proof = proved(vetted, rewritten(artifact, tmp_path / "attacked", "config.json", _set("num_hidden_layers", value)))
+    assert proof.answer is Answer.DIFFERS
+    assert (Kind.SETTINGS, "config.json") in {(d.kind, d.where) for d in proof.differences}
+
+
 def test_an_added_auto_map_is_told_as_what_it_is(vetted: Path, artifact: Path, tmp_path: Path) -> None:
     auto_map = {"AutoModelForCausalLM": "modeling.Evil"}
     proof = proved(vetted, rewritten(artifact, tmp_path / "attacked", "config.json", _set("auto_map", auto_map)))
