@@ -28,7 +28,7 @@ from quantguard.harden.pieces import row_pieces
 from quantguard.harden.plan import repair_bytes
 from quantguard.harden.recentre import prepared, recentred
 from quantguard.harden.scales import deciding, furthest
-from quantguard.models.memory import gibibytes
+from quantguard.models.memory import memory_text
 
 FOUR_BIT_SHARE: Final = 0.03  # of the weights of a row that may move, for each 4-bit scheme
 FOUR_BIT_RAISED: Final = 0.07  # in all, where the output error under one of them is not natural
@@ -84,7 +84,7 @@ def passes(shapes: Mapping[str, tuple[int, int]], free: int) -> list[list[str]]:
         needed = repair_bytes(rows, columns)
         if needed > free:
             raise HardenError(
-                f"{name} needs {gibibytes(needed)} beside the model, and {gibibytes(free)} are free",
+                f"{name} needs {memory_text(needed)} beside the model, and {memory_text(free)} are free",
                 remedy="free memory, or use --device cpu on a machine with more of it",
             )
         if not runs or taken + moment > max(_MOMENTS_ROOM * free, moment):

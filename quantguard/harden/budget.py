@@ -16,7 +16,7 @@ from quantguard.harden.plan import repair_bytes
 from quantguard.harden.rounding import CONSTANT_BYTES
 from quantguard.harden.trunk import Parts, checkpointable
 from quantguard.harden.turns import Problem
-from quantguard.models.memory import free_memory, gibibytes
+from quantguard.models.memory import free_memory, memory_text
 
 HEAD_LOGITS: Final = 1 << 20  # that are made at once, at the most, unless _HEAD_TOKENS have more
 _HEAD_TOKENS: Final = 256  # and no fewer than this many tokens, for fewer read the head's weights too often
@@ -50,7 +50,7 @@ class Budget:
     def words(self) -> str:
         """For people."""
         teacher = "kept" if self.keeps_teacher else "computed at each step"
-        return f"{self.mode.value}: needs {gibibytes(self.needed)}, {gibibytes(self.free)} free; teacher {teacher}"
+        return f"{self.mode.value}: needs {memory_text(self.needed)}, {memory_text(self.free)} free; teacher {teacher}"
 
 
 def head_tokens(vocabulary: int) -> int:
@@ -142,6 +142,6 @@ def _teacher_fits(problem: Problem, batches: Sequence[Batch], states: Tensor, ne
 def _too_little(problem: Problem, needed: float, free: int) -> HardenError:
     auto = max(repair_bytes(*weight.shape) for weight in problem.weights.values())
     return HardenError(
-        f"this method needs {gibibytes(needed)} beside the model, and {gibibytes(free)} are free",
-        remedy=f"use --method auto, which needs {gibibytes(auto)}, or fewer texts a batch or a larger device",
+        f"this method needs {memory_text(needed)} beside the model, and {memory_text(free)} are free",
+        remedy=f"use --method auto, which needs {memory_text(auto)}, or fewer texts a batch or a larger device",
     )

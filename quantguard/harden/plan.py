@@ -8,7 +8,7 @@ from typing import Final
 from quantguard.checkpoint.layout import Checkpoint, linear_weights
 from quantguard.core.errors import HardenError
 from quantguard.harden.pieces import PIECE
-from quantguard.models.memory import free_memory, gibibytes
+from quantguard.models.memory import free_memory, memory_text
 from quantguard.models.placement import Room, room_beside
 
 _WEIGHT_BYTES: Final = 250  # that the repair of one of PIECE weights needs, at the most
@@ -80,22 +80,22 @@ def plan(checkpoint: Checkpoint, device: str, *, batch_size: int, streams: bool,
     """
     need, free = needs(checkpoint, batch_size), free_memory(device)
     free = free if most is None else min(most, free)
-    said = f"{gibibytes(need.weights)} of weights, {gibibytes(free)} of memory on {device}"
+    said = f"{memory_text(need.weights)} of weights, {memory_text(free)} of memory on {device}"
     if need.whole <= free:
         allowed = None if most is None else most - need.weights
         return Plan(device, None, need.running, allowed, f"whole: {said}")
     if need.streamed > free:
         raise HardenError(
-            f"needs at least {gibibytes(need.streamed)} on {device}, streamed, and {gibibytes(free)} may be taken",
+            f"needs at least {memory_text(need.streamed)} on {device}, streamed, and {memory_text(free)} may be taken",
             path=checkpoint.root,
             remedy="free memory, allow more with --max-memory, or use --device cpu on a machine with more of it",
         )
     if not streams:
         raise HardenError(
-            f"this method needs the whole model on {device}, {gibibytes(need.whole)} in all, and {gibibytes(free)} may"
-            " be taken",
+            f"this method needs the whole model on {device}, {memory_text(need.whole)} in all, and"
+            f" {memory_text(free)} may be taken",
             path=checkpoint.root,
-            remedy=f"use --method auto, which streams it and needs {gibibytes(need.streamed)}",
+            remedy=f"use --method auto, which streams it and needs {memory_text(need.streamed)}",
         )
     resident = int(_RESIDENT * (free - need.streamed))
     allowed = None if most is None else most - need.largest - resident

@@ -24,9 +24,9 @@ def free_memory(device: str) -> int:
     return min([available, *_left_in_group()])
 
 
-def gibibytes(size: float) -> str:
-    """`1.5 GiB`."""
-    return f"{size / 2**30:.1f} GiB"
+def memory_text(size: float) -> str:
+    """`1.5 GiB`, and below one `330 MiB`."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def _left_in_group() -> list[int]:

@@ -194,7 +194,7 @@ def test_the_first_mode_that_fits_is_taken_and_told_and_its_choices_are_those_of
     plain, _ = solved(PLENTY)
     solution, said = solved(room_of(mode))
     assert said[0].startswith(f"harden, mode: {mode.value}: needs ")
-    assert said[0].count("GiB") == 2
+    assert said[0].count("iB") == 2
     pairs = [(plain.choices[name].levels, choice.levels) for name, choice in solution.choices.items()]
     differing = sum(int((one != other).sum()) for one, other in pairs) / sum(one.numel() for one, _ in pairs)
     assert differing <= (0.002 if mode is Mode.SMALL_STATE else 0.0)
@@ -203,7 +203,7 @@ def test_the_first_mode_that_fits_is_taken_and_told_and_its_choices_are_those_of
 def test_a_smaller_mode_needs_less() -> None:
     needed = [budget_in(room_of(mode)).needed for mode in Mode]
     assert needed == sorted(needed, reverse=True)
-    with pytest.raises(HardenError, match=r"needs .* GiB beside the model, and .* GiB are free \(use --method auto"):
+    with pytest.raises(HardenError, match=r"needs .* MiB beside the model, and .* MiB are free \(use --method auto"):
         budget_in(int(needed[-1] / 0.9) - 2)
 
 
