@@ -55,7 +55,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "flipguard-low": in_turn(flipguard(LOWER)),
 }
 _DATA_FREE: Final = frozenset({"noise", "flipguard", "flipguard-low"})  # those of them that read no calibration text
-_STREAMED: Final = frozenset({"auto"})  # those that hold no more than one layer, and what is known of some others
+_STREAMED: Final = frozenset({"auto"})  # those that hold no more than one layer and the moments of some others
 _SAMPLED: Final = 1 << 20  # weights of a layer that are looked at for outliers
 
 
@@ -101,18 +101,19 @@ def harden(directory: Path, out: Path, request: HardenRequest, *, progress: Prog
         loaded.model.requires_grad_(False)
         progress("harden, model", 1, 1, where.words)
         layers = stored_layers(checkpoint, loaded, request.schemes, streamed=where.room is not None)
-        summary = _hardened(_Work(out, request, where, loaded, layers, kept), progress)
+        summary = _hardened(_Work(started, out, request, where, loaded, layers, kept), progress)
     except QuantGuardError:
         kept.remove()
         raise
     kept.remove()
-    return replace(summary, seconds=time.monotonic() - started)
+    return summary
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
     """One model in memory, ready to be hardened."""
 
+    started: float  # of time.monotonic()
     out: Path
     request: HardenRequest
     where: Plan
@@ -127,9 +128,16 @@ def _hardened(work: _Work, progress: Progress) -> HardeningSummary:
     texts = cache(lambda: work.kept.lines("texts", lambda: _texts(loaded, prompts(), request, progress)))
     corpus = Corpus(loaded, texts, request.batch_size, request.seed)
     task = Task(
-        loaded, request.schemes, layers.weights, layers.shapes, corpus, work.kept, request.steps, request.seed,
-        work.where.left,
-    )  # fmt: skip
+        loaded=loaded,
+        schemes=request.schemes,
+        weights=layers.weights,
+        shapes=layers.shapes,
+        corpus=corpus,
+        kept=work.kept,
+        steps=request.steps,
+        seed=request.seed,
+        room=work.where.left,
+    )
     with threads_for(loaded.model, request.device):
         repair = METHODS[request.method](task, progress)
     _write(work, repair.weights)
@@ -139,7 +147,7 @@ def _hardened(work: _Work, progress: Progress) -> HardeningSummary:
         schemes=request.schemes,
         steps=repair.steps,
         flipped_share=flipped_shares(counts, sum(rows * columns for rows, columns in layers.shapes.values())),
-        seconds=0.0,
+        seconds=time.monotonic() - work.started,
         losses=repair.losses,
         untouched=layers.untouched,
         calibration=None if request.method in _DATA_FREE else _used(prompts()),
@@ -178,9 +186,10 @@ def _write(work: _Work, weights: Mapping[str, Tensor]) -> None:
 
 
 def _identity(directory: Path, request: HardenRequest) -> str:
-    """Digest of everything that the hardened layers are computed from."""
+    """Digest of everything that the hardened layers are computed from, which the memory allowed is not."""
     versions = [f"{name} {metadata.version(name)}" for name in ("quantguard", "torch", "transformers")]
-    return hashlib.sha256(repr((model_digest(directory), request, versions)).encode()).hexdigest()
+    asked = replace(request, max_memory=None)
+    return hashlib.sha256(repr((model_digest(directory), asked, versions)).encode()).hexdigest()
 
 
 def _calibration(work: _Work, progress: Progress) -> CalibrationSet:
