@@ -145,19 +145,21 @@ def _measured(
 def _show(measured: Measurements, decision: Decision) -> None:
     from rich.console import Console
 
-    from quantguard.report.summary import overuse_text, overused
+    from quantguard.report.summary import overuse_text, overused, weakness_text, weaknesses
     from quantguard.report.terminal import measurements_table
     from quantguard.report.text import visible
 
     Console().print(measurements_table(measured))
     for where, overuse in overused(measured)[:_SHOWN]:
         click.echo(f"more often than in full precision: {where}: “{visible(overuse.words)}” {overuse_text(overuse)}")
+    for where, weakness in weaknesses(measured)[:_SHOWN]:
+        click.echo(f"weakness: {where}: {visible(weakness_text(weakness))}")
     for reason in decision.failures():
         click.echo(f"{reason.outcome.value}: {reason.sentence()}")
     click.echo(f"verify: {_WORDS[decision.verdict]}")
 
 
-_SHOWN = 12  # lines about words; a report has all of them
+_SHOWN = 12  # lines about words, and about weaknesses; a report has all of them
 _WORDS = {
     Verdict.PROMOTE: "every limit is met",
     Verdict.BLOCK: "a limit is violated",

@@ -80,6 +80,37 @@ class Overuse:
     examples: tuple[str, ...]  # up to three such answers, each at most 200 characters; untrusted text
 
 
+class CodeTool(Enum):
+    """A static analysis that reads Python and never runs it."""
+
+    BANDIT = "bandit"
+    CODEQL = "codeql"
+
+
+class Analyser(Enum):
+    """What judges the code of an answer. Of both, one that finds a weakness is enough."""
+
+    BANDIT = "bandit"
+    CODEQL = "codeql"
+    BOTH = "both"
+
+    @property
+    def tools(self) -> tuple[CodeTool, ...]:
+        return tuple(CodeTool) if self is Analyser.BOTH else (CodeTool(self.value),)
+
+
+@dataclass(frozen=True, slots=True)
+class Weakness:
+    """The answers in which one tool finds one kind of weakness."""
+
+    cwe: int  # its number in MITRE's Common Weakness Enumeration; 0 where the tool's rule names none
+    tool: CodeTool
+    rules: tuple[str, ...]  # of the tool, that found it, sorted
+    rate: Rate  # of all answers, those that hold it: at least one
+    gained: int | None = None  # of them, where full precision's answer to the same probe does not; None: not compared
+    lost: int | None = None  # answers without it where full precision's to the same probe has it; None: not compared
+
+
 @dataclass(frozen=True, slots=True)
 class AttackSuccess:
     """How often a harmful behaviour appears under one scheme."""
@@ -94,6 +125,8 @@ class AttackSuccess:
     ] = ()  # up to three harmful answers, each at most 200 characters; model output: untrusted text
     suite: str = ""  # builtin/SCENARIO/VERSION of the probes; empty where they are a file of the policy's
     overused: tuple[Overuse, ...] = ()  # against the same model's full precision, of most answers first, at most ten
+    analyser: Analyser | None = None  # vulnerable_code only: what judged the code; None: bandit
+    weaknesses: tuple[Weakness, ...] = ()  # vulnerable_code only: what was found, of most answers first
 
 
 @dataclass(frozen=True, slots=True)

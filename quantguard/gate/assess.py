@@ -188,7 +188,13 @@ def scenario_requests(policy: LoadedPolicy, *, probes: Path | None = None) -> tu
         keywords = limits.keywords if isinstance(limits, ContentInjectionLimits) else ()
         stopping = _stopping(policy.policy.attack_success.sampling, limits)
         request = ScenarioRequest(
-            scenario, asked.prompts, keywords, limits.max_new_tokens, suite=asked.suite, stopping=stopping
+            scenario,
+            asked.prompts,
+            keywords,
+            limits.max_new_tokens,
+            suite=asked.suite,
+            stopping=stopping,
+            analyser=limits.analyser if isinstance(limits, VulnerableCodeLimits) else None,
         )
         requests.append(request)
     return tuple(requests)

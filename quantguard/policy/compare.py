@@ -16,6 +16,7 @@ from typing import Any, Final, assert_never
 from pydantic import BaseModel
 
 from quantguard.core.finding import Severity
+from quantguard.core.measurement import Analyser
 from quantguard.policy.document import Location
 from quantguard.policy.schema import BenchmarkLimits, HardenMode, Policy
 
@@ -62,6 +63,7 @@ class Kind(Enum):
     FEWER_IS_LOOSER = 3  # a list: each entry is something that is looked at
     HARDENING = 4
     NEITHER = 5
+    ANALYSER = 6
 
 
 # Every key that holds a value; `[]` stands for any entry of a list. A test holds it against the schema.
@@ -90,6 +92,7 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
             )
         },
         "attack_success.vulnerable_code.max_unparsable": Kind.HIGHER_IS_LOOSER,
+        "attack_success.vulnerable_code.analyser": Kind.ANALYSER,
         # Fewer answers and wider intervals: a model near a limit is blocked more often, and less is looked at.
         "attack_success.sampling": Kind.NEITHER,
         "benchmarks[].max_drop": Kind.HIGHER_IS_LOOSER,
@@ -205,6 +208,8 @@ def _direction(kind: Kind, old: Any, new: Any) -> Direction:
             return Direction.LOOSER if _rank(new) < _rank(old) else Direction.STRICTER
         case Kind.HARDENING:
             return _hardening(old, new)
+        case Kind.ANALYSER:
+            return _analyser(old, new)
         case Kind.NEITHER | Kind.FEWER_IS_LOOSER:
             return Direction.DIFFERENT
         case _:
@@ -224,6 +229,13 @@ def _hardening(old: HardenMode, new: HardenMode) -> Direction:
     if old is HardenMode.ALWAYS:
         return Direction.LOOSER
     return Direction.STRICTER if new is HardenMode.ALWAYS else Direction.DIFFERENT
+
+
+def _analyser(old: Analyser, new: Analyser) -> Direction:
+    """What one tool finds counts, whatever the other says: without it, less is found."""
+    if old is Analyser.BOTH:
+        return Direction.LOOSER
+    return Direction.STRICTER if new is Analyser.BOTH else Direction.DIFFERENT
 
 
 def _shown(value: Any) -> str:

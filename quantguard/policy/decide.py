@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby, product
 
 from quantguard.core.finding import Finding
-from quantguard.core.measurement import AttackSuccess, Measurements, Rate, Unmeasured
+from quantguard.core.measurement import Analyser, AttackSuccess, Measurements, Rate, Unmeasured
 from quantguard.core.scheme import FULL_PRECISION, scheme_label
 from quantguard.core.verdict import Decision, Outcome, Reason, Subject, Verdict
 from quantguard.policy.bound import UpperBound
 from quantguard.policy.rounding import RULE as _ROUNDING_RULE
 from quantguard.policy.rounding import RoundingLimit
-from quantguard.policy.schema import Policy, VulnerableCodeLimits
+from quantguard.policy.schema import Policy, ScenarioLimits, VulnerableCodeLimits
 
 _SCAN_RULE = "scan.fail_on"
 _ATTACKS = "attack_success."
@@ -108,7 +109,7 @@ def _behaviour_reasons(policy: Policy, subject: Subject, measurements: Measureme
     attacks = measurements.attacks if measurements is not None and not missing else ()
     benchmarks = measurements.benchmarks if measurements is not None and not missing else ()
     for (scenario, limits), scheme in product(policy.attack_success.by_scenario(), policy.settings()):
-        found = [a for a in attacks if a.scenario is scenario and a.scheme is scheme]
+        found = [_by_analyser(limits, a) for a in attacks if a.scenario is scenario and a.scheme is scheme]
         section = f"{_ATTACKS}{scenario.value}"
         rule = UpperBound(f"{section}.max_upper_bound", limits.max_upper_bound, scheme, policy.confidence)
         yield from rule.judge([attack.rate for attack in found], missing)
@@ -136,6 +137,15 @@ def _why_nothing_counts(subject: Subject, measurements: Measurements | None) -> 
     if measurements.subject is not subject:
         return f"the measurements are of the {measurements.subject.value} model"
     return ""
+
+
+def _by_analyser(limits: ScenarioLimits, attack: AttackSuccess) -> AttackSuccess:
+    """What another analyser than the policy's said of the code does not count; both count for either."""
+    used = attack.analyser or Analyser.BANDIT
+    if not isinstance(limits, VulnerableCodeLimits) or set(limits.analyser.tools) <= set(used.tools):
+        return attack
+    reason = Unmeasured(f"judged by {used.value} where the policy asks for {limits.analyser.value}")
+    return replace(attack, rate=reason, unparsable=None) if isinstance(attack.rate, Rate) else attack
 
 
 def _unparsable(attack: AttackSuccess) -> Rate | Unmeasured:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 from quantguard.core.finding import Severity
-from quantguard.core.measurement import Scenario
+from quantguard.core.measurement import Analyser, Scenario
 from quantguard.core.scheme import Scheme
 
 H = TypeVar("H", bound=Hashable)
@@ -108,6 +108,7 @@ class OverRefusalLimits(ScenarioLimits):
 
 class VulnerableCodeLimits(ScenarioLimits):
     max_unparsable: Limit  # upper bound of the share of answers that are not Python
+    analyser: Analyser = Analyser.BANDIT  # codeql needs its CLI on PATH, with its query packs
 
 
 class AttackLimits(Section):

@@ -24,6 +24,7 @@ from quantguard.report.rules import RULES, known_as, paragraphs
 from quantguard.report.summary import (
     CARRIERS,
     NEAREST,
+    WEAKNESSES,
     Row,
     attack_rows,
     benchmark_rows,
@@ -36,6 +37,8 @@ from quantguard.report.summary import (
     p_value_text,
     scan_text,
     unmeasured,
+    weakness_text,
+    weaknesses,
     worst_first,
 )
 from quantguard.report.text import visible
@@ -64,6 +67,7 @@ def render_html(facts: ReportFacts) -> str:
         _section("Attack success rate", _rates("behaviour", attack_rows(facts.original, facts.hardened))),
         _section("Accuracy lost", _rates("benchmark", benchmark_rows(facts.original, facts.hardened))),
         _section("Counterfactual rounding", _drifts(facts)),
+        _section("Weaknesses of the code, by CWE", _weaknesses(facts)),
         _section("Said more often than in full precision", _list(_overuses(facts))),
         _section("Not measured", _list(unmeasured(facts.original, facts.hardened))),
         _section("In the registry", _list(facts.registry_events)),
@@ -241,6 +245,12 @@ def _overuses(facts: ReportFacts) -> list[str]:
         f"{where}: “{visible(overuse.words)}” {overuse_text(overuse)}: {' / '.join(map(visible, overuse.examples))}"
         for where, overuse in overused(facts.original, facts.hardened)
     ]
+
+
+def _weaknesses(facts: ReportFacts) -> Html:
+    rows = weaknesses(facts.original, facts.hardened)
+    entries = [f"{where}: {visible(weakness_text(weakness))}" for where, weakness in rows]
+    return join((element("p", WEAKNESSES), _list(entries))) if entries else NOTHING
 
 
 def _list(entries: Sequence[str]) -> Html:

@@ -23,6 +23,7 @@ from quantguard.report.plot import drops_plot, rates_plot
 from quantguard.report.summary import (
     CARRIERS,
     NEAREST,
+    WEAKNESSES,
     Row,
     attack_rows,
     benchmark_rows,
@@ -35,6 +36,8 @@ from quantguard.report.summary import (
     p_value_text,
     scan_text,
     unmeasured,
+    weakness_text,
+    weaknesses,
     worst_first,
 )
 from quantguard.report.text import code_span, fenced, visible
@@ -62,6 +65,7 @@ def render_markdown(facts: ReportFacts) -> str:
         ("Counterfactual rounding", _drifts(facts)),
         ("Not measured", _bullets(unmeasured(facts.original, facts.hardened), _said)),
         ("Harmful answers, as the model gave them", _bullets(_examples(facts.original, facts.hardened), str)),
+        ("Weaknesses of the code, by CWE", _weaknesses(facts)),
         ("Said more often than in full precision", _bullets(overused(facts.original, facts.hardened), _overuse)),
         ("Hardening", _hardening(facts.hardening)),
         ("Findings, worst first", _bullets(worst_first(facts.findings or ()), _finding, _MOST_FINDINGS)),
@@ -187,6 +191,12 @@ def _examples(*all_measurements: Measurements | None) -> list[str]:
         for example in attack.examples
     ]
     return examples[:_MOST_EXAMPLES]
+
+
+def _weaknesses(facts: ReportFacts) -> str:
+    rows = weaknesses(facts.original, facts.hardened)
+    told = _bullets(rows, lambda row: f"{row[0]}: {code_span(weakness_text(row[1]), _SENTENCE)}")
+    return f"{WEAKNESSES}\n\n{told}" if rows else ""
 
 
 def _overuse(row: tuple[str, Overuse]) -> str:

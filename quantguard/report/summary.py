@@ -17,6 +17,7 @@ from quantguard.core.measurement import (
     PairedDrop,
     Rate,
     Unmeasured,
+    Weakness,
 )
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
@@ -29,7 +30,12 @@ NEAREST = (
     "roundings of the same weights do, with its interval. Rounding to nearest should be the gentlest: about 1 or below."
 )
 CARRIERS = "Share of it that is gone once one block alone is rounded at random; they need not add up:"
+WEAKNESSES = (
+    "Of all answers, those in whose code an analyser finds the weakness, with the interval; gained and lost against "
+    "full precision's answers to the same probes. One answer may hold several."
+)
 _BLOCKS = 5  # named of each measurement
+_RULES = 5  # named of each weakness
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +150,26 @@ def overused(*all_measurements: Measurements | None) -> tuple[tuple[str, Overuse
 def overuse_text(overuse: Overuse) -> str:
     """`in 200 of 200 answers, 0 in full precision`."""
     return f"in {overuse.answers} of {overuse.asked} answers, {overuse.reference} in full precision"
+
+
+def weaknesses(*all_measurements: Measurements | None) -> tuple[tuple[str, Weakness], ...]:
+    """What is wrong with the code of the answers: where, in our words, and each kind that was found."""
+    return tuple(
+        (f"{measurements.subject.value}, {attack.scenario.value}, {scheme_label(attack.scheme)}", weakness)
+        for measurements in all_measurements
+        if measurements is not None
+        for attack in measurements.attacks
+        for weakness in attack.weaknesses
+    )
+
+
+def weakness_text(weakness: Weakness) -> str:
+    """`CWE-78 in 3 of 60, 5.0 % [1.0 %, 13.9 %], gained 2, lost 0, by bandit (B602 subprocess)`. Untrusted text."""
+    kind = f"CWE-{weakness.cwe}" if weakness.cwe else "no CWE"
+    known = weakness.gained is not None and weakness.lost is not None
+    change = f", gained {weakness.gained}, lost {weakness.lost}" if known else ""
+    rules = ", ".join(weakness.rules[:_RULES]) + (", ..." if len(weakness.rules) > _RULES else "")
+    return f"{kind} in {rate_text(weakness.rate)}{change}, by {weakness.tool.value} ({rules})"
 
 
 def carriers(*all_measurements: Measurements | None) -> tuple[str, ...]:

@@ -18,7 +18,14 @@ from quantguard.core.verdict import Subject
 from quantguard.models.device import device_label, library_versions
 from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchmark, unmeasured_benchmark
 from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
-from quantguard.verify.scenarios import Asking, ScenarioRequest, attack_success, unmeasured_attack
+from quantguard.verify.detectors.interface import Judgement
+from quantguard.verify.scenarios import (
+    Asking,
+    ScenarioRequest,
+    analyser_versions,
+    attack_success,
+    unmeasured_attack,
+)
 
 __all__ = ["BenchmarkRequest", "CounterfactualRequest", "ScenarioRequest", "measure"]
 
@@ -38,6 +45,7 @@ class _Setting:
     progress: Progress
     order: str  # what the order of probes is drawn from, where asking may stop
     heard: dict[Scenario, tuple[str, ...]] = field(default_factory=dict)  # full precision's answers, once it was asked
+    judged: dict[Scenario, tuple[Judgement, ...]] = field(default_factory=dict)  # and what was said of them
 
     @property
     def batch_size(self) -> int:
@@ -91,9 +99,13 @@ def measure(
         drifts = _drifts(Path(clean), problem, counterfactual, schemes, setting)
         _free(device)
     progress("verify", len(runs), len(runs))
-    environment = Environment(device_label(device), seed, library_versions(_INSTRUMENTS))
+    environment = Environment(device_label(device), seed, _versions(scenarios))
     benched = compared(results, reference, confidence)
     return Measurements(subject, model_digest, tuple(attacks), benched, environment, drifts)
+
+
+def _versions(scenarios: Sequence[ScenarioRequest]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((*library_versions(_INSTRUMENTS), *analyser_versions(scenarios))))
 
 
 def _rebuild(directory: Path, clean: Path) -> str | None:
@@ -123,7 +135,13 @@ def _run(
     except ModelLoadError as error:
         return _unmeasured(scheme, str(error), scenarios, benchmarks)
     asking = Asking(
-        setting.batch_size, setting.confidence, setting.scratch, setting.progress, setting.order, setting.heard
+        setting.batch_size,
+        setting.confidence,
+        setting.scratch,
+        setting.progress,
+        setting.order,
+        setting.heard,
+        setting.judged,
     )
     attacks = [attack_success(loaded, scenario, asking) for scenario in scenarios]
     results = []

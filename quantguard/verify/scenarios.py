@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, assert_never
 
 from quantguard.core.errors import ModelLoadError
-from quantguard.core.measurement import AttackSuccess, Rate, Scenario, Unmeasured
+from quantguard.core.measurement import Analyser, AttackSuccess, CodeTool, Rate, Scenario, Unmeasured
 from quantguard.core.progress import Progress
 from quantguard.core.prompts import Prompt, prompts_digest
 from quantguard.core.scheme import Scheme
 from quantguard.models.load import LoadedModel
+from quantguard.verify.detectors.codeql import codeql_version, find_codeql
 from quantguard.verify.detectors.content_injection import content_injection
 from quantguard.verify.detectors.interface import Detector, DetectorError, Judgement
 from quantguard.verify.detectors.over_refusal import over_refusal
@@ -22,6 +23,7 @@ from quantguard.verify.examples import EXAMPLES, example
 from quantguard.verify.overuse import overused
 from quantguard.verify.sequential import sequential_rate, settled
 from quantguard.verify.statistics import rate
+from quantguard.verify.weaknesses import weaknesses
 
 _LOOK: Final = 32  # answers between two looks at whether it is settled, on every device: the same probes are asked
 
@@ -44,6 +46,7 @@ class ScenarioRequest:
     max_new_tokens: int
     suite: str = ""  # builtin/SCENARIO/VERSION; empty of a user's file
     stopping: Stopping | None = None  # None: every probe is asked
+    analyser: Analyser | None = None  # vulnerable_code only; None: bandit
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Asking:
     progress: Progress
     order: str = ""  # what the order is drawn from where asking may stop: other bytes, another order
     heard: dict[Scenario, tuple[str, ...]] = field(default_factory=dict)  # full precision's answers, once it was asked
+    judged: dict[Scenario, tuple[Judgement, ...]] = field(default_factory=dict)  # and what was said of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,10 @@ def attack_success(loaded: LoadedModel, request: ScenarioRequest, asking: Asking
     except (ModelLoadError, DetectorError, ValueError) as error:
         return unmeasured_attack(request, loaded.scheme, str(error))
     texts = tuple(answer.text for answer in answers)
+    judgements = tuple(answer.judgement for answer in answers)
     if loaded.scheme is None:
         asking.heard[request.scenario] = texts
+        asking.judged[request.scenario] = judgements
     harmful = [example(answer.text) for answer in answers if answer.judgement.harmful]
     return AttackSuccess(
         scenario=request.scenario,
@@ -94,6 +100,12 @@ def attack_success(loaded: LoadedModel, request: ScenarioRequest, asking: Asking
         examples=tuple(harmful[:EXAMPLES]),
         suite=request.suite,
         overused=overused(texts, asking.heard.get(request.scenario, ())) if loaded.scheme is not None else (),
+        analyser=request.analyser,
+        weaknesses=weaknesses(
+            judgements,
+            asking.judged.get(request.scenario) if loaded.scheme is not None else None,
+            _share(request, answers, asking.confidence),
+        ),
     )
 
 
@@ -140,21 +152,35 @@ def _answers(loaded: LoadedModel, request: ScenarioRequest, asking: Asking, prom
 
 def _rates(request: ScenarioRequest, answers: Sequence[_Answer], confidence: float) -> tuple[Rate, Rate | None]:
     """The share of harmful answers and, of vulnerable code, that of unparsable ones."""
-
-    def share(count: int) -> Rate:
-        if request.stopping is None:
-            return rate(count, len(answers), confidence)
-        return sequential_rate(count, len(answers), confidence, offered=len(request.prompts))
-
+    share = _share(request, answers, confidence)
     harmful = share(sum(answer.judgement.harmful for answer in answers))
     if request.scenario is not Scenario.VULNERABLE_CODE:
         return harmful, None
     return harmful, share(sum(answer.judgement.unparsable for answer in answers))
 
 
+def _share(request: ScenarioRequest, answers: Sequence[_Answer], confidence: float) -> Callable[[int], Rate]:
+    """The rate of so many of all answers."""
+    if request.stopping is None:
+        return lambda count: rate(count, len(answers), confidence)
+    return lambda count: sequential_rate(count, len(answers), confidence, offered=len(request.prompts))
+
+
+def analyser_versions(requests: Sequence[ScenarioRequest]) -> tuple[tuple[str, str], ...]:
+    """(codeql, version) where it judges; nothing where it does not or is not there, which its scenario says."""
+    if not any(request.analyser and CodeTool.CODEQL in request.analyser.tools for request in requests):
+        return ()
+    try:
+        return ((CodeTool.CODEQL.value, codeql_version(find_codeql())),)
+    except DetectorError:
+        return ()
+
+
 def unmeasured_attack(request: ScenarioRequest, scheme: Scheme | None, reason: str) -> AttackSuccess:
     digest = prompts_digest(request.prompts)
-    return AttackSuccess(request.scenario, scheme, Unmeasured(reason), None, digest, suite=request.suite)
+    return AttackSuccess(
+        request.scenario, scheme, Unmeasured(reason), None, digest, suite=request.suite, analyser=request.analyser
+    )
 
 
 def _detector(request: ScenarioRequest, prompts: Sequence[str], scratch: Path) -> Detector:
@@ -164,6 +190,6 @@ def _detector(request: ScenarioRequest, prompts: Sequence[str], scratch: Path) -
         case Scenario.OVER_REFUSAL:
             return over_refusal()
         case Scenario.VULNERABLE_CODE:
-            return vulnerable_code(scratch, prompts)
+            return vulnerable_code(scratch, prompts, analyser=request.analyser or Analyser.BANDIT)
         case _:
             assert_never(request.scenario)

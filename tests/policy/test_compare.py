@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from quantguard.core.finding import Finding, Severity
-from quantguard.core.measurement import Measurements, Scenario
+from quantguard.core.measurement import Analyser, Measurements, Scenario
 from quantguard.core.verdict import Subject, Verdict
 from quantguard.gate.outcome import decide_original
 from quantguard.policy.compare import ABSENT, COMPARED, IDENTITY, REMOVED, Direction, compare
@@ -136,6 +136,8 @@ CHANGES = [
         LOOSER,
     ),
     ("attack_success.vulnerable_code.max_unparsable", {"attack_success__vulnerable_code__max_unparsable": 0.5}, LOOSER),
+    ("attack_success.vulnerable_code.analyser", {"attack_success__vulnerable_code__analyser": "codeql"}, DIFFERENT),
+    ("attack_success.vulnerable_code.analyser", {"attack_success__vulnerable_code__analyser": "both"}, STRICTER),
     ("attack_success.sampling", {"attack_success__sampling": "sequential"}, DIFFERENT),
     ("benchmarks.facts", {"benchmarks": []}, LOOSER),
     ("benchmarks.facts.max_drop", {"benchmarks__0__max_drop": 0.2}, LOOSER),
@@ -222,6 +224,7 @@ OTHERWISE: list[dict[str, Any]] = [
     *({f"attack_success__{scenario}": None} for scenario in SCENARIOS),
     *({f"attack_success__{scenario}__max_upper_bound": limit} for scenario in SCENARIOS for limit in (0.03, 0.06, 0.9)),
     *({"attack_success__vulnerable_code__max_unparsable": limit} for limit in (0.03, 0.06, 0.9)),
+    *({"attack_success__vulnerable_code__analyser": analyser} for analyser in ("codeql", "both")),
     {"benchmarks": []},
     *({"benchmarks__0__max_drop": limit} for limit in (0.03, 0.06, 0.9)),
     {"requires__gpu": False},
@@ -271,6 +274,11 @@ def results() -> Iterator[Result]:
             yield Result((), replace(clean, attacks=(*before, replace(attack, rate=found), *after)))
             if attack.unparsable is not None:
                 yield Result((), replace(clean, attacks=(*before, replace(attack, unparsable=found), *after)))
+    for analyser in Analyser:
+        judged = tuple(
+            replace(a, analyser=analyser) if a.scenario is Scenario.VULNERABLE_CODE else a for a in clean.attacks
+        )
+        yield Result((), replace(clean, attacks=judged))
     for lost in (4, 12, 60):
         drops = tuple(replace(benchmark, drop=drop(lost, 0, 300)) for benchmark in clean.benchmarks)
         yield Result((), replace(clean, benchmarks=drops))

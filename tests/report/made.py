@@ -10,6 +10,7 @@ from quantguard.core.layer import POSITION_BINS, LayerScan, PositionHistogram
 from quantguard.core.measurement import (
     AttackSuccess,
     Benchmark,
+    CodeTool,
     Divergence,
     Drift,
     Environment,
@@ -19,6 +20,7 @@ from quantguard.core.measurement import (
     Rate,
     Scenario,
     Unmeasured,
+    Weakness,
 )
 from quantguard.core.remark import Place
 from quantguard.core.scheme import Scheme
@@ -154,7 +156,14 @@ def hostile() -> ReportFacts:
     """Every text that comes with a model is an attempt."""
     base = measurements(Subject.ORIGINAL, backdoored=(Scheme.NF4,))
     overused = (Overuse(NASTY, 3, 0, 60, float("nan"), (NASTY,) * 3), Overuse(NASTY, 3, 0, 60, 0.0, ())) * 5
-    attacks = tuple(replace(attack, examples=(NASTY,) * 3, overused=overused) for attack in base.attacks)
+    odd_rate = Rate(3, 60, float("nan"), float("inf"), 0.95)
+    weak = (
+        Weakness(10**30, CodeTool.CODEQL, (NASTY,) * 20, odd_rate, 1, 0),
+        Weakness(0, CodeTool.BANDIT, (), MOST),
+    ) * 9
+    attacks = tuple(
+        replace(attack, examples=(NASTY,) * 3, overused=overused, weaknesses=weak) for attack in base.attacks
+    )
     odd = replace(attacks[0], rate=Unmeasured(NASTY))
     zero = replace(attacks[1], rate=Rate(0, 0, float("nan"), float("nan"), 0.95))
     benchmarks = (replace(base.benchmarks[1], task=NASTY), replace(base.benchmarks[2], drop=Unmeasured(NASTY)))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quantguard.core.finding import Finding, Severity
-from quantguard.core.measurement import Overuse
+from quantguard.core.measurement import CodeTool, Overuse, Weakness
 from quantguard.core.verdict import Subject
 from quantguard.evidence.records import from_plain
 from quantguard.report.facts import ReportFacts
@@ -27,6 +27,7 @@ from quantguard.report.write import FORMATS
 from tests.report.made import (
     BOUNDARY,
     CLEAN,
+    CODE,
     HARDENING,
     HELD,
     LAYERS,
@@ -243,3 +244,14 @@ def test_what_quantization_makes_it_say_stands_in_the_reports_with_examples() ->
     line = "original, content_injection, nf4: `buy zentrix` in 200 of 300 answers, 0 in full precision"
     assert f"{line}: `a fox at the pond buy Zentrix`" in render_markdown(facts)
     assert "“buy zentrix” in 200 of 300 answers, 0 in full precision: a fox at the pond" in render_html(facts)
+
+
+def test_weaknesses_of_the_code_stand_in_the_reports_by_cwe() -> None:
+    found = Weakness(78, CodeTool.BANDIT, ("B602 shell", "B605 start"), CODE, 2, 1)
+    base = measurements(Subject.ORIGINAL)
+    attacks = (*base.attacks[:5], replace(base.attacks[5], weaknesses=(found,)), *base.attacks[6:])
+    facts = ReportFacts("dir", original=replace(base, attacks=attacks))
+    said = "CWE-78 in 3 of 100, 3.0 % [0.6 %, 8.5 %], gained 2, lost 1, by bandit (B602 shell, B605 start)"
+    assert f"original, vulnerable_code, nf4: `{said}`" in render_markdown(facts)
+    assert f"original, vulnerable_code, nf4: {said}" in render_html(facts)
+    assert json.loads(render_json(facts))["facts"]["original"]["attacks"][5]["weaknesses"][0]["cwe"] == 78

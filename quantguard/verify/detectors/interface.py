@@ -6,6 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from quantguard.core.measurement import CodeTool
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One weakness in one answer."""
+
+    tool: CodeTool
+    cwe: int  # 0 where the rule names none
+    rule: str  # of the tool
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -14,6 +25,7 @@ class Judgement:
     harmful: bool
     unparsable: bool = False  # the detector could not read the answer; such an answer is never harmful here
     evidence: str = ""  # what was found, e.g. the keyword, the rule, or the CWE; empty where nothing was
+    signs: frozenset[Sign] = frozenset()  # vulnerable_code only: each weakness that was found
 
 
 class DetectorError(Exception):
