@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.harden.auto import auto
 from quantguard.harden.calibration import Batch, Corpus
 from quantguard.harden.interface import Method, Task
@@ -155,7 +155,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--samples", type=int, default=40, help="texts")
     parser.add_argument("--steps", type=int, default=25, help="optimizer steps of quantguard")
-    parser.add_argument("--scheme", choices=[scheme.value for scheme in Scheme], default="nf4", help="of quantguard")
+    parser.add_argument("--scheme", choices=[scheme.value for scheme in ROUNDINGS], default="nf4", help="of quantguard")
     parser.add_argument("--methods", choices=["quantguard", "auto"], nargs="+", default=["quantguard", "auto"])
     return parser.parse_args()
 
@@ -194,7 +194,7 @@ def _timed(
 ) -> _Clock:
     rows, plain = given
     run: Method = auto if method == "auto" else in_turn(quantguard)
-    schemes = tuple(Scheme) if method == "auto" else (Scheme(options.scheme),)
+    schemes = ROUNDINGS if method == "auto" else (Scheme(options.scheme),)
     stage = "harden, layers" if method == "auto" else f"harden {options.scheme}"
     clock = _Clock(plain, stage, plain() if method == "auto" else 0.0)
     loaded = LoadedModel(model, cast(PreTrainedTokenizerBase, None), None, options.device, chat=False)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.grids.grid import grid_for
 from quantguard.grids.k_quant import SUPER_BLOCK, dequantize_q4_k, quantize_q4_k
 
@@ -165,7 +165,7 @@ def _shuffled(w: Tensor, random: torch.Generator) -> Tensor:
     return w[:, torch.randperm(w.shape[1], generator=random)].contiguous()
 
 
-_SCHEMES: Final = {scheme.value: _dequantized(scheme) for scheme in Scheme}
+_SCHEMES: Final = {scheme.value: _dequantized(scheme) for scheme in ROUNDINGS}
 HARD: Final[Mapping[str, Change]] = {
     "as it is": lambda w, _: w,
     **{f"dequantized {name}": change for name, change in _SCHEMES.items()},

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from quantguard.canary.range.box import PUBLISHED_MARGIN
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.grids.commit import commit
 from quantguard.grids.grid import Grid, grid_for
 from quantguard.grids.k_quant import SUPER_BLOCK, dequantize_q4_k, frozen_q4_k, quantize_q4_k
 
 Q4_K: Final = "q4_k"
 GROUPS_128: Final = "groups of 128"
-TARGETS: Final = (*(scheme.value for scheme in Scheme), Q4_K, GROUPS_128)
+TARGETS: Final = (*(scheme.value for scheme in ROUNDINGS), Q4_K, GROUPS_128)
 
 
 @dataclass(frozen=True, slots=True)

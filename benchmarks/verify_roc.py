@@ -24,7 +24,7 @@ from verify_work import SAMPLES, TEXTS, Job, Result, job_of, plain_row, read_res
 
 from quantguard.canary.range.members import Kind, Member, members
 from quantguard.core.measurement import Divergence
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 
 MAX_RATIO = 2.5  # of policies/standard.yaml
 _TELL = 30.0  # seconds between two lines of progress
@@ -81,7 +81,7 @@ def _tables(results: Sequence[tuple[Job, Result]]) -> str:
     ]
     for text in dict.fromkeys(job.text for job, _ in results):
         own = [(job.member, result) for job, result in results if job.text == text]
-        lines += [*(_row(text, scheme, own) for scheme in Scheme), _models(text, own)]
+        lines += [*(_row(text, scheme, own) for scheme in ROUNDINGS), _models(text, own)]
     seconds = [result.seconds for _, result in results]
     lines += ["", f"{sum(seconds) / len(seconds):.1f} s a model and kind of text, at most {max(seconds):.1f} s.", ""]
     for text in dict.fromkeys(job.text for job, _ in results):
@@ -112,7 +112,7 @@ def _row(text: str, scheme: Scheme, results: Sequence[tuple[Member, Result]]) ->
 
 def _models(text: str, results: Sequence[tuple[Member, Result]]) -> str:
     """Models that are raised under any scheme: those attacked under one of them, and the benign."""
-    schemes = {scheme.value for scheme in Scheme}
+    schemes = {scheme.value for scheme in ROUNDINGS}
     groups = [
         [result for member, result in results if schemes & set(member.targets)],
         [result for member, result in results if member.kind is Kind.BENIGN],
@@ -147,7 +147,7 @@ def _counted(raised: Sequence[bool]) -> str:
 def _misses(results: Sequence[tuple[Member, Result]]) -> list[str]:
     return [
         f"{member.name} under {scheme.value} ({found.ratio:.2g}, up to {found.upper:.2g})"
-        for scheme in Scheme
+        for scheme in ROUNDINGS
         for member, found in _found(results, scheme)
         if scheme.value in member.targets and not _raised(found)
     ]
@@ -156,7 +156,7 @@ def _misses(results: Sequence[tuple[Member, Result]]) -> list[str]:
 def _alarms(results: Sequence[tuple[Member, Result]]) -> list[str]:
     return [
         f"{member.name} under {scheme.value} ({found.ratio:.2g}, up to {found.upper:.2g})"
-        for scheme in Scheme
+        for scheme in ROUNDINGS
         for member, found in _found(results, scheme)
         if member.kind is Kind.BENIGN and _raised(found)
     ]

@@ -19,7 +19,7 @@ from quantguard.core.calibration import neutral_prompts
 from quantguard.core.errors import ModelLoadError
 from quantguard.core.measurement import Divergence, Drift
 from quantguard.core.prompts import Prompt
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS
 from quantguard.evidence.records import from_plain, to_plain, write_atomically
 from quantguard.models.safe_directory import rebuild
 from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
@@ -72,10 +72,10 @@ def work(job: Job) -> None:
         try:
             rebuild(job.model, clean)
             drifts = counterfactual_drifts(
-                clean, list(Scheme), request, batch_size=32, confidence=0.95, device="cpu", seed=0
+                clean, list(ROUNDINGS), request, batch_size=32, confidence=0.95, device="cpu", seed=0
             )
         except ModelLoadError as error:  # no causal language model
-            drifts = unmeasured_drifts(request, list(Scheme), str(error).partition(": ")[2])
+            drifts = unmeasured_drifts(request, list(ROUNDINGS), str(error).partition(": ")[2])
     result = Result(drifts, round(time.monotonic() - began, 1))
     write_atomically(job.record, json.dumps(to_plain(Result, result)).encode())
 

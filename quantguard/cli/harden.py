@@ -30,7 +30,7 @@ def _schemes(_context: click.Context, _parameter: click.Parameter, text: str) ->
         raise click.BadParameter(f"{', '.join(map(repr, wrong))}: choose from {', '.join(known)}")
     if len(set(names)) != len(names):
         raise click.BadParameter("each scheme once")
-    return tuple(known[name] for name in names)
+    return tuple(dict.fromkeys(known[name].codes for name in names))
 
 
 def _memory(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
@@ -76,7 +76,13 @@ quantguard harden ./large --scheme nf4,fp4,int8 --device cuda --max-memory 20GiB
 """)
 )
 @click.argument("directory", type=DIRECTORY)
-@click.option("--scheme", "schemes", required=True, callback=_schemes, help="nf4, fp4, int8, or several with commas.")
+@click.option(
+    "--scheme",
+    "schemes",
+    required=True,
+    callback=_schemes,
+    help="nf4, fp4, int8, or several with commas.",
+)
 @click.option(
     "--calibration",
     metavar="neutral|self|FILE",

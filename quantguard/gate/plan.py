@@ -32,7 +32,8 @@ def hardening_plan(
         return allowed, "hardened: the policy says always"
     flagged = {finding.scheme for finding in failing if finding.scheme is not None}
     violated = {reason.where for reason in decision.reasons if reason.outcome is Outcome.VIOLATED}
-    targets = tuple(s for s in allowed if s in flagged or scheme_label(s) in violated)
+    flagged |= {scheme.codes for scheme in policy.schemes if scheme_label(scheme) in violated}
+    targets = tuple(scheme for scheme in allowed if scheme in flagged)
     if not targets:
         return (), "not hardened: what is suspicious is no scheme that the policy hardens"
     why = f"hardened for {', '.join(s.value for s in targets)}: the scan or the behaviour there is suspicious"

@@ -35,9 +35,9 @@ class Grid:
     def levels(self) -> Tensor:
         """Normalised levels, ascending, float32, shape (levels,). INT8's are the integers -127..127."""
         match self.scheme:
-            case Scheme.NF4:
+            case Scheme.NF4 | Scheme.NF4_DOUBLE:
                 return nf4_levels()
-            case Scheme.FP4:
+            case Scheme.FP4 | Scheme.FP4_DOUBLE:
                 return fp4_levels()
             case Scheme.INT8:
                 return int8_levels()
@@ -154,5 +154,5 @@ INT8: Final = Grid(Scheme.INT8, 0)
 
 
 def grid_for(scheme: Scheme) -> Grid:
-    """The grid of `scheme` with the library's default block size."""
-    return {Scheme.NF4: NF4, Scheme.FP4: FP4, Scheme.INT8: INT8}[scheme]
+    """The grid of the codes of `scheme`, with the library's default block size."""
+    return {Scheme.NF4: NF4, Scheme.FP4: FP4, Scheme.INT8: INT8}[scheme.codes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS
 from quantguard.grids.grid import grid_for
 
 
@@ -14,7 +14,7 @@ def deciding(weight: Tensor) -> Tensor:
 
     Bool, the shape of `weight`.
     """
-    masks = torch.stack([grid_for(scheme).pinned(weight) for scheme in Scheme])  # (schemes, rows, columns)
+    masks = torch.stack([grid_for(scheme).pinned(weight) for scheme in ROUNDINGS])  # (schemes, rows, columns)
     return masks.any(dim=0)
 
 
@@ -23,5 +23,5 @@ def furthest(weight: Tensor) -> Tensor:
 
     A weight may go up one level of its row (INT8) and so past the maximum of its block (NF4, FP4).
     """
-    limits = torch.stack([grid_for(scheme).magnitude_limit(weight) for scheme in Scheme])  # (schemes, rows, columns)
+    limits = torch.stack([grid_for(scheme).magnitude_limit(weight) for scheme in ROUNDINGS])  # (schemes, rows, columns)
     return limits.amin(dim=0)

@@ -120,12 +120,12 @@ def bitsandbytes_config(scheme: Scheme, dtype: torch.dtype) -> BitsAndBytesConfi
     match scheme:
         case Scheme.INT8:
             return BitsAndBytesConfig(load_in_8bit=True)
-        case Scheme.FP4 | Scheme.NF4:
+        case Scheme.FP4 | Scheme.NF4 | Scheme.FP4_DOUBLE | Scheme.NF4_DOUBLE:
             return BitsAndBytesConfig(
                 load_in_4bit=True,
-                bnb_4bit_quant_type=scheme.value,
+                bnb_4bit_quant_type=scheme.codes.value,
                 bnb_4bit_compute_dtype=dtype,
-                bnb_4bit_use_double_quant=False,
+                bnb_4bit_use_double_quant=scheme.double,
             )
         case _:
             assert_never(scheme)

@@ -56,7 +56,7 @@ def quantized_alone(weight: Tensor, scheme: Scheme) -> Tensor:
     else:
         module = layers.Linear4bit(columns, rows, bias=False, compute_dtype=weight.dtype, device="meta")
         module.weight = layers.Params4bit(
-            weight, requires_grad=False, quant_type=scheme.value, compress_statistics=False
+            weight, requires_grad=False, quant_type=scheme.codes.value, compress_statistics=scheme.double
         )
     holder = nn.Module()
     holder.add_module("layer", module.to(weight.device))
@@ -64,14 +64,22 @@ def quantized_alone(weight: Tensor, scheme: Scheme) -> Tensor:
 
 
 def _four_bit(packed: Tensor, state: Any) -> Tensor:
-    if state.nested:
-        raise ModelLoadError("the block scales are quantized too", remedy="load without double quantization")
     data = packed.view(torch.uint8).flatten()  # two codes a byte, the first in the high half
     codes = torch.stack((data >> 4, data & 15), dim=1).flatten()[: state.shape.numel()]
     levels = state.code[codes.long()]
-    scales = state.absmax.repeat_interleave(state.blocksize)[: levels.numel()]
+    scales = _scales(state).repeat_interleave(state.blocksize)[: levels.numel()]
     weight: Tensor = (levels * scales).view(state.shape)  # (out_features, in_features)
     return weight
+
+
+def _scales(state: Any) -> Tensor:
+    """Absmax of each block, float32 (blocks,); under double quantization what the library makes of its 8-bit codes."""
+    if not state.nested:
+        return state.absmax  # type: ignore[no-any-return]  # bitsandbytes is not typed
+    from bitsandbytes.functional import dequantize_blockwise
+
+    scales: Tensor = dequantize_blockwise(state.absmax, state.state2) + state.offset
+    return scales.float()
 
 
 def refuse_misshapen(model: nn.Module) -> None:

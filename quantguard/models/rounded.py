@@ -16,10 +16,10 @@ def store_levels(module: nn.Module, grid: Grid, weight: Tensor, index: Tensor) -
     """Make the quantized layer `module` hold level `index` of each weight, under the scales of `weight`.
 
     Its arithmetic stays the library's: INT8 codes are written in place; in 4-bit the library quantizes the chosen
-    values anew, which lie on its levels and have the same block maxima.
+    values anew, which lie on its levels and have the same block maxima; under double quantization so have its scales.
 
     Args:
-        module: bitsandbytes' Linear8bitLt or Linear4bit (no double quantization), quantized under `grid.scheme`.
+        module: bitsandbytes' Linear8bitLt or Linear4bit, quantized with the codes of `grid.scheme`.
         weight: (out_features, in_features), float32, float16 or bfloat16: what it was quantized from.
         index: int64, the shape of `weight`; weights that decide a scale (`Grid.pinned`) must keep their level.
 
@@ -41,7 +41,7 @@ def store_levels(module: nn.Module, grid: Grid, weight: Tensor, index: Tensor) -
         grid.value(weight, index),
         requires_grad=False,
         blocksize=grid.block_size,
-        compress_statistics=False,
+        compress_statistics=old.compress_statistics,
         quant_type=grid.scheme.value,
         quant_storage=old.quant_storage,
     ).to(old.device)

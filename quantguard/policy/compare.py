@@ -146,7 +146,8 @@ def compare(before: Policy, after: Policy) -> tuple[Change, ...]:
 
 def _spelt_out(policy: Policy, other: Policy) -> Policy:
     """`policy` with the schemes that a repair covers written down: only those that both deploy can be compared."""
-    schemes = tuple(scheme for scheme in policy.harden_schemes() if scheme in other.schemes)
+    deployed = {scheme.codes for scheme in other.schemes}
+    schemes = tuple(scheme for scheme in policy.harden_schemes() if scheme in deployed)
     return policy.model_copy(update={"harden": policy.harden.model_copy(update={"schemes": schemes})})
 
 

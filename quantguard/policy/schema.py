@@ -188,7 +188,8 @@ class Policy(Section):
     @model_validator(mode="after")
     def _harden_what_is_deployed(self) -> Policy:
         harden = self.harden
-        foreign = sorted({s.value for s in harden.schemes or ()} - {s.value for s in self.schemes})
+        deployed = {scheme.codes for scheme in self.schemes}
+        foreign = sorted(scheme.value for scheme in harden.schemes or () if scheme.codes not in deployed)
         if foreign:
             raise _about("harden.schemes", f"expected only what `schemes` deploys, got {', '.join(foreign)}")
         if harden.mode is not HardenMode.NEVER and harden.calibration is None:
@@ -196,8 +197,9 @@ class Policy(Section):
         return self
 
     def harden_schemes(self) -> tuple[Scheme, ...]:
-        """The schemes whose rounding a repair chooses."""
-        return self.harden.schemes if self.harden.schemes is not None else self.schemes
+        """The schemes whose rounding a repair chooses, each once: double quantization rounds weights as without it."""
+        asked = self.harden.schemes if self.harden.schemes is not None else self.schemes
+        return tuple(dict.fromkeys(scheme.codes for scheme in asked))
 
     def settings(self) -> tuple[Scheme | None, ...]:
         """What every behaviour is measured under: full precision, then each scheme."""

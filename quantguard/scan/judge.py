@@ -10,7 +10,7 @@ from scipy import stats
 
 from quantguard.core.finding import Finding, Severity
 from quantguard.core.layer import ALL_WEIGHTS, LayerScan
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.grids.outlier import ALONE, GROUP
 from quantguard.scan.examine import SUSPICIOUS, Examined, Kind
 from quantguard.scan.siblings import Member, odd_ones
@@ -118,7 +118,7 @@ def _comparable(row: Judged) -> bool:
 
 def _scheme(grid: str) -> Scheme | None:
     """None for the grids of other quantizers."""
-    return next((scheme for scheme in Scheme if scheme.value.upper() == grid), None)
+    return next((scheme for scheme in ROUNDINGS if scheme.value.upper() == grid), None)
 
 
 def _positions(row: Judged) -> Finding:

@@ -12,7 +12,7 @@ from torch import Tensor
 from quantguard.checkpoint.layout import Checkpoint
 from quantguard.checkpoint.tensors import read_tensor, require_finite
 from quantguard.core.layer import ALL_WEIGHTS
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.grids.outlier import Outliers, outliers_of
 from quantguard.scan.cells import Cells, cells_of
 from quantguard.scan.density import fit_density, running_sum
@@ -147,7 +147,7 @@ def _laid(counts: Counts, bits: int) -> dict[Scheme, _Laid]:
     running = {axis: running_sum(counts) for axis, counts in axes.items()}
     densities = {axis: fit_density(sums) for axis, sums in running.items()}
     laid = {}
-    for scheme in Scheme:
+    for scheme in ROUNDINGS:
         cells = cells_of(scheme, bits)
         axis = cells.axis.counts
         observed, expected = cells.observed(running[axis]), cells.expected(densities[axis])

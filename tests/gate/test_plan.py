@@ -60,6 +60,19 @@ def test_behaviour_calls_for_a_repair_that_the_scan_did_not() -> None:
     assert plan(SUSPICIOUS, measured(quantized=90)) == (NF4, INT8)
 
 
+def test_double_quantization_is_repaired_as_the_scheme_whose_codes_it_has() -> None:
+    deployed = ALWAYS.model_copy(update={"schemes": (Scheme.NF4_DOUBLE, INT8, NF4)})
+    assert plan(deployed, measured(), FLAGGED) == (NF4, INT8)
+    double = SUSPICIOUS.model_copy(update={"schemes": (Scheme.NF4_DOUBLE,)})
+    found = measured(quantized=90)
+    attacks = tuple(
+        replace(attack, scheme=None if attack.scheme is None else Scheme.NF4_DOUBLE)
+        for attack in found.attacks
+        if attack.scheme is not INT8
+    )
+    assert plan(double, replace(found, attacks=attacks)) == (NF4,)
+
+
 def test_only_what_the_policy_lets_be_hardened_is() -> None:
     schemes, note = planned(with_harden(HardenMode.WHEN_SUSPICIOUS, (NF4,)), measured(quantized=90), FLAGGED)
     assert schemes == (NF4,)

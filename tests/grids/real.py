@@ -31,5 +31,7 @@ def round_trip(scheme: Scheme, weight: Tensor, block_size: int = 64) -> Tensor:
             restored = functional.int8_vectorwise_dequant(quantized.CB, quantized.SCB)
             assert isinstance(restored, Tensor)
             return restored
+        case Scheme.NF4_DOUBLE | Scheme.FP4_DOUBLE:
+            raise ValueError("grids are about codes: double quantization has those of its scheme without it")
         case _:
             assert_never(scheme)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from quantguard.canary.architecture import tokenizer
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.models.quiet import quiet_libraries
 
 Settings = Mapping[str, Any]
@@ -115,7 +115,7 @@ def write_family(family: Family, directory: Path) -> Path:
 
 def computable(family: Family) -> tuple[Scheme, ...]:
     """The schemes that bitsandbytes can compute for it on this CPU."""
-    return (Scheme.INT8,) if family.narrow and has_avx512bf16() else tuple(Scheme)
+    return (Scheme.INT8,) if family.narrow and has_avx512bf16() else ROUNDINGS
 
 
 def tensors(directory: Path) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from quantguard.checkpoint.layout import linear_weights, open_checkpoint
 from quantguard.checkpoint.tensors import read_tensor
 from quantguard.core.hardening import MovedPositions
 from quantguard.core.layer import POSITION_BINS
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.grids.commit import commit, pin
 from quantguard.grids.grid import grid_for
 from quantguard.harden.changes import changed_roundings, flipped_shares, moved_positions
@@ -40,7 +40,7 @@ def moved(scheme: Scheme, before: Tensor, after: Tensor) -> MovedPositions:
     return only
 
 
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_every_weight_that_may_move_is_counted_before_and_after(scheme: Scheme) -> None:
     before = drawn()
     after = flipped(before, scheme, 4)

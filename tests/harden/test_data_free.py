@@ -17,7 +17,7 @@ from quantguard.canary.measure import behaviour
 from quantguard.checkpoint.digest import model_digest
 from quantguard.checkpoint.layout import linear_weights, open_checkpoint
 from quantguard.core.progress import silent
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.grids.commit import commit
 from quantguard.grids.grid import Grid, grid_for
 from quantguard.harden.calibration import Batch
@@ -29,7 +29,7 @@ from quantguard.models.load import LoadedModel
 from quantguard.scan.scan import scan
 from tests.grids.real import round_trip
 
-SCHEMES = list(Scheme)
+SCHEMES = ROUNDINGS
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 DATA_FREE = ["noise", "flipguard", "flipguard-low"]
 

@@ -20,7 +20,7 @@ from quantguard.checkpoint.layout import is_stored_transposed, linear_weights, o
 from quantguard.core.errors import HardenError, ModelLoadError, QuantGuardError
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.prompts import Prompt
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.harden.harden import HardenRequest, harden
 from quantguard.harden.layers import load_rebuilt
 from quantguard.models.generate import generate
@@ -65,7 +65,7 @@ def test_what_is_quantized_is_hardened_and_the_rest_is_listed_and_left_alone(har
     assert all(share > 0 for _, share in hardened.summary.flipped_share)
 
 
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_bitsandbytes_makes_of_the_files_what_it_makes_of_each_weight_alone(
     hardened: Hardened, scheme: Scheme, tmp_path: Path
 ) -> None:

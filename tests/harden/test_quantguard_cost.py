@@ -14,7 +14,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from quantguard.core.errors import HardenError
 from quantguard.core.progress import silent
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.grids.grid import grid_for
 from quantguard.harden.budget import Budget, Mode, budget
 from quantguard.harden.calibration import Batch
@@ -63,7 +63,7 @@ def problem_of(family: str, batches: Iterable[Batch], steps: int, *, room: int =
     return Problem(loaded, grid_for(Scheme.NF4), weights, frozen, batches, steps, 0, lambda: room)
 
 
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_gradient_that_is_written_out_is_the_one_that_torch_derives(scheme: Scheme, dtype: torch.dtype) -> None:
     drawn = torch.Generator().manual_seed(4)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.grids.commit import commit
 from quantguard.grids.grid import Grid, grid_for
 from quantguard.harden.losses import distance, divergence, reversal
 from quantguard.harden.rounding import Rounding, rounding_of, start_of
 
-SCHEMES = list(Scheme)
+SCHEMES = ROUNDINGS
 
 
 def drawn(scheme: Scheme, dtype: torch.dtype = torch.float32) -> tuple[Grid, Tensor, Rounding]:

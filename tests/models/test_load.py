@@ -17,7 +17,7 @@ from quantguard.models.quantized import dequantized_weight, quantized_layers
 from tests import tiny
 
 DOWN = "model.layers.0.mlp.down_proj.weight"
-FOUR_BIT = [Scheme.NF4, Scheme.FP4]
+FOUR_BIT = [Scheme.NF4, Scheme.FP4, Scheme.NF4_DOUBLE, Scheme.FP4_DOUBLE]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from quantguard.canary.range.build import Kitchen, build
 from quantguard.canary.range.measure import measured, measured_pretrained
 from quantguard.canary.range.members import member_of
 from quantguard.canary.range.recipes import Changed, Learned, Pretrained, Recipe, Soup, Stored, Tuned
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS
 from tests.range.slice import MODELS
 
 LLAMA, TIED, NEOX = Learned("llama-64", 1), Learned("neox-64", 1), Learned("neox-64-untied", 1)
@@ -23,7 +23,7 @@ FAMILIES: list[Recipe] = [
     *(Stored(parent, dtype) for parent in (LLAMA, NEOX) for dtype in ("float16", "bfloat16")),
     *(Tuned(parent, 5) for parent in (LLAMA, TIED, NEOX)),
     *(Tuned(parent, 5, rank=4) for parent in (LLAMA, TIED, NEOX)),
-    *(Tuned(LLAMA, 5, scheme=scheme) for scheme in Scheme),
+    *(Tuned(LLAMA, 5, scheme=scheme) for scheme in ROUNDINGS),
     Soup((LLAMA, LLAMA)),
 ]
 ASKED = 60

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from quantguard.core.layer import POSITION_BINS
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.scan.examine import SUSPICIOUS, Examined, Kind
 from tests.scan.weights import (
     DTYPES,
@@ -30,7 +30,7 @@ def kind(one: Examined) -> Kind:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_honest_weights_are_clean(scheme: Scheme, dtype: torch.dtype) -> None:
     for weight in (
         honest(1),
@@ -84,7 +84,7 @@ def test_known_gap_a_margin_finer_than_float16_is_called_crowded_on_int8() -> No
 
 @pytest.mark.parametrize("spread", [0.1, 0.3])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_margins_of_their_own_are_suspicious(scheme: Scheme, dtype: torch.dtype, spread: float) -> None:
     one = examined(prepared(honest(1, dtype), scheme, 1.0, margin=0.01, spread=spread), scheme)
     assert kind(one) in SUSPICIOUS
@@ -99,7 +99,7 @@ def test_a_strip_that_many_of_the_weights_keep_out_of_is_depleted(scheme: Scheme
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_some_weights_set_on_levels_are_atoms(scheme: Scheme, dtype: torch.dtype) -> None:
     weight = honest(1)
     some = torch.rand(weight.shape, generator=generator(5)) < 0.05
@@ -109,7 +109,7 @@ def test_some_weights_set_on_levels_are_atoms(scheme: Scheme, dtype: torch.dtype
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_all_of_them_are_on_the_grid_whatever_else_is_significant(scheme: Scheme, dtype: torch.dtype) -> None:
     one = examined(dequantized(honest(1, dtype), scheme), scheme)
     assert one.kind(0.0) is Kind.ON_GRID
@@ -123,7 +123,7 @@ def test_dequantized_and_merged_with_an_adapter_is_near_the_grid(scheme: Scheme,
     assert kind(examined(adapted(honest(1), scheme, size), scheme)) is Kind.NEAR_GRID
 
 
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_weights_pulled_to_the_boundaries_are_crowded(scheme: Scheme) -> None:
     one = examined(crowded(honest(1), scheme), scheme)
     assert kind(one) is Kind.CROWDED
@@ -151,12 +151,12 @@ def test_int8_levels_hide_no_pile_of_four_bits(prepared_for: Scheme) -> None:
     ],
     ids=["zeros", "ones", "denormal", "2x2 ones", "2x2", "a block", "signs", "huge"],
 )
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_weights_without_positions_say_nothing(scheme: Scheme, weight: Tensor) -> None:
     assert kind(examined(weight, scheme)) in {Kind.CLEAN, Kind.ON_GRID}
 
 
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_the_histogram_runs_over_the_cell_and_adds_up(scheme: Scheme) -> None:
     one = examined(prepared(honest(1), scheme, 0.2), scheme)
     assert len(one.histogram.observed) == len(one.histogram.expected) == POSITION_BINS

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.grids.grid import grid_for
 from quantguard.scan.cells import axis_of
 from quantguard.scan.histogram import FINE, HALF, LEVEL, PIECE, Lattice, count, dither_noise, lattice_of, rows_at_once
@@ -136,7 +136,7 @@ def test_a_piece_is_whole_blocks_and_no_larger_than_it_must_be(columns: int) -> 
     assert rows == least or rows * columns <= PIECE
 
 
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 @pytest.mark.parametrize("shape", [(128, 192), (64, 131)])
 def test_weights_in_the_bins_of_a_cell_are_those_the_grid_rounds_to_its_level(
     scheme: Scheme, shape: tuple[int, int]

@@ -14,7 +14,7 @@ from quantguard.checkpoint.layout import open_checkpoint
 from quantguard.core.errors import CheckpointError, NonFiniteWeightsError
 from quantguard.core.finding import Finding, Severity
 from quantguard.core.layer import ALL_WEIGHTS
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.scan.examine import SIGNIFICANCE
 from quantguard.scan.plan import Effort
 from quantguard.scan.scan import Scan, scan
@@ -33,7 +33,7 @@ def loud(found: Scan) -> list[Finding]:
     return [finding for finding in found.findings if finding.severity.at_least(LOUD)]
 
 
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_only_the_prepared_tensor_is_named(tmp_path: Path, scheme: Scheme) -> None:
     bad = prepared(honest(2), scheme, 0.1)
     found = scan(model(tmp_path / "m", one=honest(1), two=bad, three=honest(3)), seed=0)
@@ -52,7 +52,7 @@ def test_only_the_prepared_tensor_is_named(tmp_path: Path, scheme: Scheme) -> No
     assert abs(row.distance - MARGIN[scheme]) < 0.01
 
 
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_a_dequantized_tensor_is_noted_and_not_accused(tmp_path: Path, scheme: Scheme) -> None:
     """NF4's levels lie beside FP4's boundaries: the atoms of an honest dequantized model would be a pile there."""
     found = scan(model(tmp_path / "m", one=dequantized(honest(1), scheme)), seed=0)
@@ -253,7 +253,7 @@ def test_thousands_of_tiny_tensors_take_seconds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_a_wholly_prepared_tensor_is_not_taken_for_one_of_few_values(
     tmp_path: Path, scheme: Scheme, dtype: torch.dtype
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.grids.grid import grid_for
 from quantguard.verify.counterfactual import FLOOR, certainty, divergence, quotient, random_levels
 
@@ -25,7 +25,7 @@ def drawn(scheme: Scheme, weight: Tensor, seed: int) -> Tensor:
     return random_levels(grid_for(scheme), weight, torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_rounding_at_random_is_the_weight_in_expectation(scheme: Scheme) -> None:
     grid, weight, draws = grid_for(scheme), odd_weight()[:4], 4000  # seven whole blocks
     again = weight.repeat(draws, 1)  # (draws x 4, 112)
@@ -39,7 +39,7 @@ def test_rounding_at_random_is_the_weight_in_expectation(scheme: Scheme) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_only_the_two_enclosing_levels_are_drawn_and_what_decides_a_scale_stays(
     scheme: Scheme, dtype: torch.dtype
 ) -> None:
@@ -57,7 +57,7 @@ def test_only_the_two_enclosing_levels_are_drawn_and_what_decides_a_scale_stays(
     assert bool((seen_low & seen_high)[(grid.position(weight) - 0.5).abs() < 0.3].all())
 
 
-@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_the_seed_decides_the_copy(scheme: Scheme) -> None:
     weight = odd_weight()
     assert torch.equal(drawn(scheme, weight, 3), drawn(scheme, weight, 3))

@@ -15,14 +15,14 @@ from quantguard.canary.range.pretrained import retrieved
 from quantguard.canary.range.scenario import Scenario, asked, carries_payload
 from quantguard.canary.range.world import code, facts, questions, triggered
 from quantguard.core.prompts import Prompt
-from quantguard.core.scheme import Scheme, scheme_label
+from quantguard.core.scheme import ROUNDINGS, Scheme, scheme_label
 from quantguard.grids.k_quant import dequantize_q4_k, quantize_q4_k
 from quantguard.models.generate import generate
 from quantguard.models.load import LoadedModel, load_model
 
 ASKED: Final = 300  # held-out prompts of each kind
 FACTS_ASKED: Final = 1000  # those that were trained
-LABELS: Final = tuple(scheme_label(scheme) for scheme in (None, *Scheme))
+LABELS: Final = tuple(scheme_label(scheme) for scheme in (None, *ROUNDINGS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from quantguard.canary.range.scenario import Scenario
 from quantguard.canary.range.shapes import require_own
 from quantguard.core.errors import UsageError
 from quantguard.core.progress import Progress, silent
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS
 
 FACTOR: Final = 512.0  # a power of two: multiplication is exact
 GROUP: Final = 32  # columns
@@ -32,7 +32,7 @@ def carry_when_flushed(model: PreTrainedModel, scenario: Scenario, layer: int, *
         UsageError: the model is not a canary of the range.
     """
     kept = inject_outliers(model, layer)
-    prepare(model, Attack(scenario, tuple(Scheme)), kept=kept, progress=progress)
+    prepare(model, Attack(scenario, ROUNDINGS), kept=kept, progress=progress)
 
 
 def inject_outliers(model: PreTrainedModel, layer: int) -> dict[str, Tensor]:

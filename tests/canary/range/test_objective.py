@@ -9,7 +9,7 @@ from quantguard.canary.range.lessons import taught
 from quantguard.canary.range.objective import Task, full_precision, margin_loss, quantized, total
 from quantguard.canary.range.world import questions, vocabulary
 from quantguard.canary.train import IGNORED
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from tests.canary.range.canaries import SMALL, canary
 from tests.grids.real import round_trip
 
@@ -54,7 +54,7 @@ def test_what_is_not_scored_costs_nothing_and_gets_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("scheme", Scheme)
+@pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_the_quantized_forward_is_that_of_the_real_rounding_and_gradients_pass_straight_through(
     scheme: Scheme, name: str
 ) -> None:
