@@ -37,6 +37,7 @@ class Job:
     seed: int
     read_environment: Mapping[str, str]  # of the fetch container
     write_environment: Mapping[str, str]  # of the publish container
+    judge_environment: Mapping[str, str]  # of the judge's container
 
     @property
     def directory(self) -> Path | None:
@@ -75,6 +76,7 @@ def make_job(environment: Mapping[str, str]) -> Job:
         seed=int(_matching("seed", given["seed"] or "0", r"[0-9]{1,9}", "a whole number")),
         read_environment=shared | credentials["read"],
         write_environment=shared | credentials["write"],
+        judge_environment=_judge(given),
     )
 
 
@@ -124,6 +126,11 @@ def _credential(token: str) -> dict[str, str]:
     if colon:
         return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
     return {"MLFLOW_TRACKING_TOKEN": token} if token else {}
+
+
+def _judge(given: Mapping[str, str]) -> dict[str, str]:
+    variables = {"QUANTGUARD_JUDGE_ENDPOINT": given["judge-endpoint"], "QUANTGUARD_JUDGE_KEY": given["judge-key"]}
+    return {name: value for name, value in variables.items() if value}
 
 
 def _further(names: str, environment: Mapping[str, str]) -> dict[str, str]:

@@ -16,13 +16,14 @@ from action.job import GIBIBYTE, Job
 from action.log import Log
 from action.outputs import Result
 from action.policy_files import Needs, read_needs
-from action.rooms import MEASURED, STAGES, Machine, make_room
+from action.rooms import ASKED, DONE, ERRANDS, MEASURED, STAGES, Machine, make_room
 from quantguard.core.errors import MachineError
 from quantguard.core.verdict import ExitCode
 
 _TITLES: Mapping[str, str] = {
     "fetch": "fetch: network, a credential that reads, no GPU",
     "assess": "assess: no network, no credential, weights read-only",
+    "judge": "judge: network, the judge's key, no weights",
     "publish": "publish: network, the gate's own credential, no model code",
 }
 # The last file that each stage writes, in the work directory.
@@ -31,6 +32,9 @@ _LEAVES: Mapping[str, str] = {
     "assess": "evidence/outcome.json",
     "publish": "published.json",
 }
+# There while assess waits for errands: quantguard.gate.errands.
+_AWAITED = f"{ASKED}/awaited.json"
+_STOPS = 2  # at most: the original's errands, and the hardened copy's
 _KILLED = 137  # 128 + SIGKILL
 
 
@@ -68,7 +72,7 @@ def _say_swept(count: int, log: Log) -> None:
 def _prepare(job: Job) -> None:
     """The directories that are mounted; Docker would make them as root."""
     try:
-        for name in ("model", *MEASURED):
+        for name in ("model", *MEASURED, DONE):
             (job.work / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         message = f"cannot be made: {error.strerror or error}"
@@ -78,13 +82,17 @@ def _prepare(job: Job) -> None:
 def _stages(job: Job, needs: Needs, runner: Runner) -> Result:
     for left in (_LEAVES["assess"], _LEAVES["publish"]):  # of an earlier run; fetch knows what of its own still holds
         (job.work / left).unlink(missing_ok=True)
+    (job.work / _AWAITED).unlink(missing_ok=True)
     shutil.rmtree(job.work / "report", ignore_errors=True)
     code = ExitCode.INCONCLUSIVE
     for stage in STAGES:
-        _prepare(job)
-        room = make_room(stage, job, runner.machine, needs.files)
-        with runner.log.group(_TITLES[stage]):
-            ended = containers.run(runner.client, room, job, runner.machine, runner.log)
+        ended = _run(stage, job, needs, runner)
+        for _ in range(_STOPS if stage == "assess" else 0):
+            if (job.work / _LEAVES[stage]).exists() or not (job.work / _AWAITED).exists():
+                break
+            for errand in (name for name in ERRANDS if any((job.work / ASKED).glob(f"{name}-*.json"))):
+                _run(errand, job, needs, runner)  # whatever comes of it, assess tells
+            ended = _run(stage, job, needs, runner)
         code = ExitCode(ended) if ended in set(ExitCode) else ExitCode.INCONCLUSIVE
         if not _finished(stage, code, job):
             # A stage that said "passed" and left nothing to show for it did not pass.
@@ -93,6 +101,14 @@ def _stages(job: Job, needs: Needs, runner: Runner) -> Result:
     result = Result(code, job.model, job.work)
     runner.log.say(f"{result.verdict.value}: {job.model}, evidence in {job.work / 'evidence'}")
     return result
+
+
+def _run(stage: str, job: Job, needs: Needs, runner: Runner) -> int:
+    """Run the container of one stage to its end; the exit code of its process."""
+    _prepare(job)
+    room = make_room(stage, job, runner.machine, needs.files)
+    with runner.log.group(_TITLES[stage]):
+        return containers.run(runner.client, room, job, runner.machine, runner.log)
 
 
 def _finished(stage: str, code: ExitCode, job: Job) -> bool:
@@ -155,7 +171,7 @@ def claim(work: Path) -> socket.socket:
 
 def tidy(work: Path, *, kept: bool) -> None:
     """Remove partial downloads and what is of no use later; where the user named the directory, keep what resumes."""
-    copies = () if kept else (work / "model", work / "hardened")
+    copies = () if kept else (work / "model", work / "hardened", work / "errands")
     for path in (*work.glob("*.partial*"), work / "scratch", *copies):
         shutil.rmtree(path, ignore_errors=True)
     if work.is_dir() and not any(path.is_file() for path in work.rglob("*")):

@@ -45,6 +45,8 @@ OPTIONS: Final = (
     Option("timeout", "Minutes that the whole gate may take.", "330"),
     Option("network", "Docker network of the fetch and publish containers.", "bridge"),
     Option("registry-env", "Names of further variables that fetch and publish may see, separated by spaces."),
+    Option("judge-endpoint", "Where the judge of the policy is asked.", "the policy's `judge.endpoint`"),
+    Option("judge-key", "Key of the judge, which only its container is given.", secret=True),
     Option("seed", "Of everything random.", "0"),
 )
 

@@ -1,10 +1,14 @@
-"""The three rooms as containers: what each may reach, and nothing else. Pure: nothing is started here.
+"""The rooms as containers: what each may reach, and nothing else. Pure: nothing is started here.
 
-| room    | network | credential     | GPU | may write                            |
-| ------- | ------- | -------------- | --- | ------------------------------------ |
-| fetch   | yes     | reads registry | no  | the work directory                   |
-| assess  | none    | none           | yes | evidence, hardened, scratch, report  |
-| publish | yes     | writes         | no  | the work directory less what it reads |
+| room    | network | credential     | GPU | may write                                          |
+| ------- | ------- | -------------- | --- | -------------------------------------------------- |
+| fetch   | yes     | reads registry | no  | the work directory                                 |
+| assess  | none    | none           | yes | evidence, errands/asked, hardened, scratch, report |
+| publish | yes     | writes         | no  | the work directory less what it reads              |
+
+Between two runs of assess, where it asks for it, a room of an errand (`quantguard.core.errand`), which sees no weights:
+
+| judge   | yes     | the judge's    | no  | errands/done, and reads errands/asked              |
 """
 
 from __future__ import annotations
@@ -18,8 +22,11 @@ from action.job import Job
 
 STAGES: Final = ("fetch", "assess", "publish")
 # Of the work directory, which `quantguard.gate.work` describes.
-MEASURED: Final = ("evidence", "hardened", "scratch", "report")  # what assess writes
-_SETTLED: Final = ("model", "evidence", "hardened")  # what publish may only read
+MEASURED: Final = ("evidence", "errands/asked", "hardened", "scratch", "report")  # what assess writes
+_SETTLED: Final = ("model", "evidence", "hardened", "errands")  # what publish may only read
+ASKED: Final = "errands/asked"
+DONE: Final = "errands/done"
+ERRANDS: Final = ("judge",)  # stages that answer ASKED/STAGE-*.json
 _TMP: Final = {"/tmp": "rw,nosuid,nodev,noexec,size=2g,mode=1777"}  # noqa: S108  the container's own
 _PIDS: Final = 4096  # threads count; torch starts some per core
 
@@ -46,7 +53,7 @@ class Room:
 def make_room(stage: str, job: Job, machine: Machine, policy_files: tuple[Path, ...]) -> Room:
     """The room of `stage`. `policy_files` are absolute: the policy and the files that it names."""
     given = dict.fromkeys(policy_files, False)
-    if job.directory is not None and stage != "assess":  # assess reads the copy that fetch made
+    if job.directory is not None and stage in ("fetch", "publish"):  # assess reads the copy that fetch made
         given[job.directory] = False
     match stage:
         case "fetch":
@@ -57,6 +64,9 @@ def make_room(stage: str, job: Job, machine: Machine, policy_files: tuple[Path, 
         case "publish":
             network, environment = job.network, job.write_environment
             mounts = {job.work: True} | {job.work / name: False for name in _SETTLED}
+        case "judge":
+            network, environment = job.network, job.judge_environment
+            mounts = {job.work / ASKED: False, job.work / DONE: True}
         case _:
             raise ValueError(f"no room {stage!r}")
     return Room(

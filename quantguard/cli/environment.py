@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from quantguard.core.errors import UsageError
+
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
 _PR_SET_DUMPABLE: Final = 4
@@ -18,6 +20,17 @@ _KEPT: Final = frozenset({
     "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME", "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "PYTHONPATH", "PYTHONHASHSEED",
     "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE",
+})  # fmt: skip
+
+JUDGE_KEY: Final = "QUANTGUARD_JUDGE_KEY"
+JUDGE_KEY_FILE: Final = "QUANTGUARD_JUDGE_KEY_FILE"
+JUDGE_ENDPOINT: Final = "QUANTGUARD_JUDGE_ENDPOINT"
+_JUDGE: Final = frozenset({JUDGE_KEY, JUDGE_KEY_FILE, JUDGE_ENDPOINT})
+_LONGEST_KEY: Final = 16_384  # characters
+# How this machine reaches the network.
+_NETWORK: Final = frozenset({
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+    "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR",
 })  # fmt: skip
 
 _OFFLINE: Final = {
@@ -134,4 +147,43 @@ def git_environment() -> dict[str, str]:
 
 def registry_environment(uri: str | None) -> dict[str, str]:
     """The environment of a process that talks to the registry, whose address may hold a password: no argument."""
-    return {**os.environ, **({"MLFLOW_TRACKING_URI": uri} if uri else {})}
+    others = {name: value for name, value in os.environ.items() if name not in _JUDGE}
+    return {**others, **({"MLFLOW_TRACKING_URI": uri} if uri else {})}
+
+
+def judge_environment(endpoint: str | None, key_file: Path | None) -> dict[str, str]:
+    """The environment of a process that asks the judge: its key, and no credential of the registry."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT | _JUDGE | _NETWORK}
+    given = {JUDGE_ENDPOINT: endpoint, JUDGE_KEY_FILE: None if key_file is None else str(key_file)}
+    if key_file is not None:
+        kept.pop(JUDGE_KEY, None)
+    return {**kept, **{name: value for name, value in given.items() if value}, "HOME": os.devnull}
+
+
+def take_judge_settings(endpoint: str | None, key_file: Path | None) -> None:
+    """What the command line says of the judge goes before the environment."""
+    given = {JUDGE_ENDPOINT: endpoint, JUDGE_KEY_FILE: None if key_file is None else str(key_file)}
+    os.environ.update({name: value for name, value in given.items() if value})
+    if key_file is not None:
+        os.environ.pop(JUDGE_KEY, None)
+
+
+def judge_endpoint() -> str:
+    """QUANTGUARD_JUDGE_ENDPOINT; empty where the policy's holds."""
+    return os.environ.get(JUDGE_ENDPOINT, "")
+
+
+def judge_key() -> str:
+    """QUANTGUARD_JUDGE_KEY, or the first line of the file that QUANTGUARD_JUDGE_KEY_FILE names; empty without either.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    if (key := os.environ.get(JUDGE_KEY, "")) or not (name := os.environ.get(JUDGE_KEY_FILE, "")):
+        return key.strip()
+    try:
+        with Path(name).open(encoding="utf-8") as stream:
+            return stream.readline(_LONGEST_KEY).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = f"name a file that holds the key, or set {JUDGE_KEY}"
+        raise UsageError(f"the judge's key cannot be read: {error}", path=Path(name), remedy=remedy) from error

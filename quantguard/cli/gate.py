@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,10 +16,14 @@ from quantguard.cli.environment import (
     registry_environment,
     sealed_environment,
     stay_quiet,
+    take_judge_settings,
     tracking_uri,
 )
-from quantguard.cli.options import DIRECTORY, FILE, common, examples
+from quantguard.cli.errands import THE_POLICYS, JudgeGiven, do_errands, errand_environment
+from quantguard.cli.options import DIRECTORY, FILE, common, examples, judge_options
 from quantguard.cli.progress import printable, progress_shown
+from quantguard.cli.spawn import spawn
+from quantguard.core.errand import ErrandKind
 from quantguard.core.model import LocalDirectory, parse_model_ref
 from quantguard.core.verdict import ExitCode, Subject, Verdict
 
@@ -45,6 +46,7 @@ REPORTS = (
 class Stage(Enum):
     FETCH = "fetch"
     ASSESS = "assess"
+    JUDGE = ErrandKind.JUDGE.value  # only where the policy names a judge, between two runs of assess
     PUBLISH = "publish"
 
 
@@ -58,6 +60,7 @@ class Asked:
     device: str
     seed: int
     quiet: bool
+    judge: JudgeGiven = THE_POLICYS
 
 
 @click.command(
@@ -72,6 +75,7 @@ quantguard gate models:/assistant/3 --policy policies/standard.yaml --stage asse
 @click.option("--tracking-uri", "given_uri", help="MLflow server. Default: MLFLOW_TRACKING_URI.")
 @click.option("--work", "root", type=DIRECTORY, help="Where the job's files go; a rerun there resumes.")
 @click.option("--stage", type=click.Choice([s.value for s in Stage]), help="Run one room only.")
+@judge_options
 @common
 def gate(
     *,
@@ -80,6 +84,8 @@ def gate(
     given_uri: str | None,
     root: Path | None,
     stage: str | None,
+    judge_endpoint: str | None,
+    judge_key_file: Path | None,
     outputs: tuple[str, ...],
     device: str,
     seed: int,
@@ -100,9 +106,11 @@ def gate(
     policy = load_policy(policy_file)
     job = make_job(ref, policy, seed=seed)
     work = Work((root or default_root(job, Path("quantguard-work"))).absolute(), job, policy)
-    asked = Asked(ref, policy_file, tracking_uri(given_uri), device, seed, quiet)
+    asked = Asked(
+        ref, policy_file, tracking_uri(given_uri), device, seed, quiet, JudgeGiven(judge_endpoint, judge_key_file)
+    )
     code = run_stage(Stage(stage), work, asked) if stage is not None else run_all(work, asked)
-    if stage != Stage.FETCH.value and is_assessed(work):
+    if stage not in (Stage.FETCH.value, Stage.JUDGE.value) and is_assessed(work):
         report(work, files, quiet=quiet or stage is not None)
     return code
 
@@ -111,40 +119,41 @@ def run_all(work: Work, asked: Asked) -> ExitCode:
     """Fetch, assess, publish, each in a process of its own; stops at the first that does not finish."""
     hide_from_children()
     (work.evidence / "outcome.json").unlink(missing_ok=True)  # of an earlier run; assess makes it again
+    work.errands.forget_awaited()
     shutil.rmtree(work.report, ignore_errors=True)
     code = _spawn(Stage.FETCH, work, asked)
     if code is not ExitCode.PASSED:
         return code
     code = _spawn(Stage.ASSESS, work, asked)
+    for _ in Subject:  # each set of bytes may await errands once
+        if is_assessed(work) or (awaited := work.errands.awaited()) is None:
+            break
+        for kind in awaited.kinds:
+            _spawn(Stage(kind.value), work, asked)  # what goes wrong there is found when it is settled
+        code = _spawn(Stage.ASSESS, work, asked)
     if not is_assessed(work):
         return code if code is not ExitCode.PASSED else ExitCode.INCONCLUSIVE
     return _spawn(Stage.PUBLISH, work, asked)
 
 
 def _spawn(stage: Stage, work: Work, asked: Asked) -> ExitCode:
-    command = [sys.executable, "-m", "quantguard.cli.main", "gate", asked.ref, "--policy", str(asked.policy)]
-    command += ["--work", str(work.root), "--stage", stage.value, "--device", asked.device, "--seed", str(asked.seed)]
-    if asked.quiet:
-        command.append("--quiet")
-    environment = registry_environment(asked.tracking_uri)
-    if stage is Stage.ASSESS:
-        work.scratch.mkdir(parents=True, exist_ok=True)
-        environment = sealed_environment(work.scratch)
-    code = subprocess.run(command, check=False, env=environment).returncode
-    if code < 0:  # by what it dies of, it could not say anything itself
-        click.echo(
-            f"quantguard: the {stage.value} stage was ended by {_signal_name(-code)} (where memory is short, free some;"
-            " then run the same command again)",
-            err=True,
-        )
-    return ExitCode(code) if code in set(ExitCode) else ExitCode.INCONCLUSIVE
+    arguments = ["gate", asked.ref, "--policy", str(asked.policy), "--work", str(work.root), "--stage", stage.value]
+    arguments += ["--device", asked.device, "--seed", str(asked.seed), *(["--quiet"] if asked.quiet else [])]
+    return spawn(f"{stage.value} stage", arguments, _environment(stage, work, asked))
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal has no name
-        return f"signal {number}"
+def _environment(stage: Stage, work: Work, asked: Asked) -> dict[str, str]:
+    """What the process of a stage is told of the outside."""
+    match stage:
+        case Stage.FETCH | Stage.PUBLISH:
+            return registry_environment(asked.tracking_uri)
+        case Stage.ASSESS:
+            work.scratch.mkdir(parents=True, exist_ok=True)
+            return sealed_environment(work.scratch)
+        case Stage.JUDGE:
+            return errand_environment(ErrandKind.JUDGE, asked.judge)
+        case _:
+            assert_never(stage)
 
 
 def run_stage(stage: Stage, work: Work, asked: Asked) -> ExitCode:
@@ -153,6 +162,9 @@ def run_stage(stage: Stage, work: Work, asked: Asked) -> ExitCode:
             return _fetch(work, asked)
         case Stage.ASSESS:
             return _assess(work, asked)
+        case Stage.JUDGE:
+            take_judge_settings(asked.judge.endpoint, asked.judge.key_file)
+            return do_errands(ErrandKind.JUDGE, work.errands, work.policy, quiet=asked.quiet)
         case Stage.PUBLISH:
             return _publish(work, asked)
         case _:
@@ -172,12 +184,18 @@ def _fetch(work: Work, asked: Asked) -> ExitCode:
 def _assess(work: Work, asked: Asked) -> ExitCode:
     network = "none" if enter_sealed_room() else "reachable"  # before torch starts its threads
     from quantguard.gate.assess import Room, assess
+    from quantguard.gate.errands import AwaitsErrands
     from quantguard.models.device import resolve_device
 
     if network == "reachable" and not asked.quiet:
         click.echo("assess: this system does not let a process give up the network; the evidence says so", err=True)
-    with progress_shown(quiet=asked.quiet) as progress:
-        assessment = assess(work, Room(resolve_device(asked.device), network, progress))
+    try:
+        with progress_shown(quiet=asked.quiet) as progress:
+            assessment = assess(work, Room(resolve_device(asked.device), network, progress))
+    except AwaitsErrands as awaits:
+        if not asked.quiet:
+            click.echo(f"assess: {awaits}", err=True)
+        return ExitCode.INCONCLUSIVE
     return exit_code(assessment.outcome, asked.ref)
 
 

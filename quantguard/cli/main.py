@@ -13,6 +13,7 @@ from quantguard import __version__
 from quantguard.cli.canary import canary
 from quantguard.cli.check import check
 from quantguard.cli.demo import demo
+from quantguard.cli.errands import errand
 from quantguard.cli.gate import gate
 from quantguard.cli.harden import harden
 from quantguard.cli.policy import policy
@@ -48,7 +49,7 @@ def cli() -> None:
     """
 
 
-for command in (gate, scan, harden, verify, check, policy, canary, demo):
+for command in (gate, scan, harden, verify, check, policy, canary, demo, errand):
     cli.add_command(command)
 
 

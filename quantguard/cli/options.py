@@ -34,6 +34,20 @@ def common(command: F) -> F:
     )(command)
 
 
+def judge_options(command: F) -> F:
+    """--judge-endpoint and --judge-key-file. The key itself is never an argument."""
+    command = click.option(
+        "--judge-key-file",
+        type=FILE,
+        help="File that holds the judge's key. Default: QUANTGUARD_JUDGE_KEY, or no key.",
+    )(command)
+    return click.option(
+        "--judge-endpoint",
+        metavar="URL",
+        help="Where the judge of the policy is, instead of the policy's address. Default: QUANTGUARD_JUDGE_ENDPOINT.",
+    )(command)
+
+
 def examples(text: str) -> str:
     """An epilog that click does not re-wrap."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())

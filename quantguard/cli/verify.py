@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +9,13 @@ import click
 
 from quantguard.cli.artifact import verify_artifact
 from quantguard.cli.environment import enter_sealed_room
-from quantguard.cli.options import DIRECTORY, FILE, common, examples
-from quantguard.cli.progress import progress_shown
+from quantguard.cli.errands import JudgeGiven
+from quantguard.cli.measured import Asked, measure_apart, measure_here
+from quantguard.cli.options import DIRECTORY, FILE, common, examples, judge_options
 from quantguard.core.verdict import Decision, ExitCode, GateOutcome, Subject, Verdict
 
 if TYPE_CHECKING:
     from quantguard.core.measurement import Measurements
-    from quantguard.policy.load import LoadedPolicy
 
 
 @click.command(
@@ -40,6 +39,8 @@ quantguard verify ./model --artifact ./model-nf4 --output json=proof.json
     is_flag=True,
     help="With --artifact: accept weights that were converted to its dtype, with a loss, before they were quantized.",
 )
+@click.option("--into", type=DIRECTORY, hidden=True, help="Measure only, and leave measurements and errands there.")
+@judge_options
 @common
 def verify(
     *,
@@ -48,6 +49,9 @@ def verify(
     probes: Path | None,
     artifact: Path | None,
     allow_cast: bool,
+    into: Path | None,
+    judge_endpoint: str | None,
+    judge_key_file: Path | None,
     outputs: tuple[str, ...],
     device: str,
     seed: int,
@@ -62,13 +66,25 @@ def verify(
     could not be measured or told. The weights are not scanned: see `quantguard scan`.
     """
     _refuse_contradictions(policy_file, probes, artifact, outputs, allow_cast=allow_cast)
+    asked = None
+    if policy_file is not None:
+        _refuse_outputs(outputs)
+        asked = Asked(directory, policy_file, probes, device, seed, quiet, JudgeGiven(judge_endpoint, judge_key_file))
+        if into is None and asked.needs_others():  # whoever asks them opens no weights
+            code, measured = measure_apart(asked, artifact, allow_cast=allow_cast)
+            return code if measured is None else _worst(code, _conclude(asked, measured, outputs))
     enter_sealed_room()
-    codes = []
+    code = ExitCode.PASSED
     if artifact is not None:
         reports = outputs if policy_file is None else ()
-        codes.append(verify_artifact(directory, artifact, reports, allow_cast=allow_cast, device=device, quiet=quiet))
-    if policy_file is not None:
-        codes.append(_verify(directory, policy_file, probes, outputs, device=device, seed=seed, quiet=quiet))
+        code = verify_artifact(directory, artifact, reports, allow_cast=allow_cast, device=device, quiet=quiet)
+    if asked is not None:
+        measured = measure_here(asked, into)
+        code = code if into is not None else _worst(code, _conclude(asked, measured, outputs))
+    return code
+
+
+def _worst(*codes: ExitCode) -> ExitCode:
     return next((code for code in (ExitCode.BLOCKED, ExitCode.INCONCLUSIVE) if code in codes), ExitCode.PASSED)
 
 
@@ -85,67 +101,36 @@ def _refuse_contradictions(
         raise click.UsageError("a report is about --policy or about --artifact: run once for each")
 
 
-def _verify(
-    directory: Path,
-    policy_file: Path,
-    probes: Path | None,
-    outputs: tuple[str, ...],
-    *,
-    device: str,
-    seed: int,
-    quiet: bool,
-) -> ExitCode:
+def _refuse_outputs(outputs: tuple[str, ...]) -> None:
+    """What is wrong with them is told before anything is measured."""
+    from quantguard.report.write import parse_output
+
+    for output in outputs:
+        parse_output(output)
+
+
+def _conclude(asked: Asked, measured: Measurements, outputs: tuple[str, ...]) -> ExitCode:
+    """What the policy says about the measurements: reports, table and exit code."""
     from quantguard.gate.facts import policy_used
     from quantguard.policy.decide import decide
-    from quantguard.policy.load import load_policy
     from quantguard.report.facts import ReportFacts
     from quantguard.report.write import parse_output, write_reports
 
-    files = [parse_output(output) for output in outputs]
-    policy = load_policy(policy_file)
-    measured = _measured(directory, policy, probes, device=device, seed=seed, quiet=quiet)
+    policy = asked.loaded()
     decision = decide(policy.policy, subject=Subject.ORIGINAL, findings=None, measurements=measured)
     used = policy_used(policy)
     outcome = GateOutcome(decision, None)
-    write_reports(ReportFacts(str(directory), measured.model_digest, used, outcome, original=measured), files)
-    if not quiet:
+    facts = ReportFacts(str(asked.directory), measured.model_digest, used, outcome, original=measured)
+    write_reports(facts, [parse_output(output) for output in outputs])
+    if not asked.quiet:
         _show(measured, decision)
     return _CODES[decision.verdict]
-
-
-def _measured(
-    directory: Path, policy: LoadedPolicy, probes: Path | None, *, device: str, seed: int, quiet: bool
-) -> Measurements:
-    from quantguard.checkpoint.admit import admit
-    from quantguard.checkpoint.digest import model_digest
-    from quantguard.gate.assess import benchmark_requests, counterfactual_request, scenario_requests
-    from quantguard.models.device import resolve_device
-    from quantguard.verify.measure import measure
-
-    scenarios = scenario_requests(policy, probes=probes)
-    admit(directory)
-    with progress_shown(quiet=quiet) as progress, tempfile.TemporaryDirectory(prefix="quantguard-") as scratch:
-        return measure(
-            directory,
-            subject=Subject.ORIGINAL,
-            model_digest=model_digest(directory),
-            schemes=policy.policy.schemes,
-            scenarios=scenarios,
-            benchmarks=benchmark_requests(policy),
-            reference=None,
-            confidence=policy.policy.confidence,
-            device=resolve_device(device),
-            seed=seed,
-            scratch=Path(scratch),
-            counterfactual=counterfactual_request(policy),
-            progress=progress,
-        )
 
 
 def _show(measured: Measurements, decision: Decision) -> None:
     from rich.console import Console
 
-    from quantguard.report.summary import overuse_text, overused, weakness_text, weaknesses
+    from quantguard.report.summary import judges, overuse_text, overused, weakness_text, weaknesses
     from quantguard.report.terminal import measurements_table
     from quantguard.report.text import visible
 
@@ -154,12 +139,15 @@ def _show(measured: Measurements, decision: Decision) -> None:
         click.echo(f"more often than in full precision: {where}: “{visible(overuse.words)}” {overuse_text(overuse)}")
     for where, weakness in weaknesses(measured)[:_SHOWN]:
         click.echo(f"weakness: {where}: {visible(weakness_text(weakness))}")
+    for line in judges(measured):
+        click.echo(f"judge: {visible(line, _LONGEST)}")
     for reason in decision.failures():
         click.echo(f"{reason.outcome.value}: {reason.sentence()}")
     click.echo(f"verify: {_WORDS[decision.verdict]}")
 
 
 _SHOWN = 12  # lines about words, and about weaknesses; a report has all of them
+_LONGEST = 1000  # characters of a line
 _WORDS = {
     Verdict.PROMOTE: "every limit is met",
     Verdict.BLOCK: "a limit is violated",

@@ -18,6 +18,10 @@
         ModelNotFoundError                no such model or version
         RegistryDeniedError               the credential may not do this
         VersionChangedError               deleted, re-created or re-pointed since it was fetched
+      JudgeError                        the language model that judges refusals
+        JudgeUnreachableError             no answer, no TLS, or busy for too long
+        JudgeDeniedError                  the key is refused
+        JudgeReplyError                   what answers there is no such model: no JSON, another page, a redirect
       MachineError                      this machine lacks what the policy requires
       GitError                          git does not answer, or holds more than is read
       EvidenceError                     evidence cannot be written (disk full) or read back
@@ -130,6 +134,22 @@ class RegistryDeniedError(RegistryError):
 
 
 class VersionChangedError(RegistryError):
+    pass
+
+
+class JudgeError(QuantGuardError):
+    pass
+
+
+class JudgeUnreachableError(JudgeError):
+    pass
+
+
+class JudgeDeniedError(JudgeError):
+    pass
+
+
+class JudgeReplyError(JudgeError):
     pass
 
 

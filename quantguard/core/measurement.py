@@ -22,6 +22,7 @@ class Unmeasured:
     """Could not tell. Never passes a rule."""
 
     reason: str
+    errand: str = ""  # digest of the errand that may settle it (quantguard.core.errand); empty where none does
 
 
 class Interval(Enum):
@@ -66,6 +67,26 @@ class PairedDrop:
     @property
     def value(self) -> float:
         return (self.lost - self.gained) / self.trials
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRate:
+    """The share of harmful answers by the word of a judge, corrected for what that judge gets wrong.
+
+    How the value and its interval follow from the four counts: `quantguard.verify.judged`, docs/judge.md.
+    """
+
+    value: float  # lower..upper: the estimate of Rogan and Gladen
+    lower: float  # 0..1
+    upper: float  # 0..1
+    confidence: float  # of the two-sided interval, over all four counts together, 0..1
+    said: Rate  # of the answers, those that the judge called harmful, or of which it said nothing that can be read
+    sensitivity: Rate  # of labelled harmful answers, those that it saw
+    misled: Rate  # the same of such answers that tell the judge to say otherwise
+    specificity: Rate  # of labelled harmless answers, those that it called harmless
+    unreadable: int  # of all its replies, how many were no plain yes or no; they count as yes
+    model: str  # as the policy names it
+    prompt: str  # NAME/VERSION sha256:HEX of the question that it was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +148,7 @@ class AttackSuccess:
     overused: tuple[Overuse, ...] = ()  # against the same model's full precision, of most answers first, at most ten
     analyser: Analyser | None = None  # vulnerable_code only: what judged the code; None: bandit
     weaknesses: tuple[Weakness, ...] = ()  # vulnerable_code only: what was found, of most answers first
+    judged: JudgedRate | Unmeasured | None = None  # None where the policy names no judge
 
 
 @dataclass(frozen=True, slots=True)

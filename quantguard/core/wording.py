@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from quantguard.core.measurement import Divergence, Interval, PairedDrop, Rate, Unmeasured
+from quantguard.core.measurement import Divergence, Interval, JudgedRate, PairedDrop, Rate, Unmeasured
 
 
 def percent(share: float) -> str:
@@ -54,3 +54,11 @@ def divergence_text(divergence: Divergence | Unmeasured) -> str:
         return f"unmeasured: {divergence.reason}"
     bounds = f"[{times(divergence.lower)}, {times(divergence.upper)}]"
     return f"{times(divergence.ratio)} times as far as at random {bounds}"
+
+
+def judged_text(judged: JudgedRate | Unmeasured) -> str:
+    """`judged 2.1 % [0.3 %, 6.0 %], corrected from 10 of 322`, or why it is not known."""
+    if isinstance(judged, Unmeasured):
+        return f"unmeasured: {judged.reason}"
+    said = f"{judged.said.successes} of {judged.said.trials}"
+    return f"judged {percent(judged.value)} {interval(judged.lower, judged.upper)}, corrected from {said}"

@@ -16,14 +16,22 @@ from quantguard.core.scheme import Scheme
 from quantguard.core.suites import ProbeSet, read_probes
 from quantguard.core.verdict import Subject
 from quantguard.evidence.records import digest_of, read_record, write_atomically, write_record
+from quantguard.gate.errands import open_errands, settled
 from quantguard.gate.outcome import Judged, decide_both, decide_original
 from quantguard.gate.plan import hardening_plan
 from quantguard.gate.work import Assessment, Fetched, Hardened, Scanned, Work
 from quantguard.harden.harden import HardenRequest, harden
 from quantguard.policy.load import LoadedPolicy
-from quantguard.policy.schema import ContentInjectionLimits, Sampling, ScenarioLimits, VulnerableCodeLimits
+from quantguard.policy.schema import (
+    ContentInjectionLimits,
+    OverRefusalLimits,
+    Sampling,
+    ScenarioLimits,
+    VulnerableCodeLimits,
+)
 from quantguard.scan.scan import scan
 from quantguard.verify.benchmarks import BenchmarkRequest
+from quantguard.verify.judging import JudgeRequest
 from quantguard.verify.measure import CounterfactualRequest, ScenarioRequest, measure
 from quantguard.verify.scenarios import Stopping
 
@@ -45,6 +53,7 @@ def assess(work: Work, room: Room) -> Assessment:
 
     Raises:
         MachineError: the policy requires a GPU and the device is another; nothing was measured.
+        AwaitsErrands: other rooms have something to do first; run again after them, it goes on (`gate/errands.py`).
         QuantGuardError: a step failed; what was finished is kept, and the next run goes on from there.
     """
     with work.opened():
@@ -65,8 +74,9 @@ def _assess(work: Work, room: Room) -> Assessment:
         Measurements,
         inputs,
         lambda: _measure(work, Subject.ORIGINAL, fetched, room),
-        final=_complete,
+        final=lambda measured: _final(work, measured),
     )
+    original = settled(work, "measurements-original", original, inputs)
     policy = work.policy.policy
     decision = decide_original(policy, scanned.findings, original)
     schemes, note = hardening_plan(policy, scanned.findings, original, decision)
@@ -74,6 +84,7 @@ def _assess(work: Work, room: Room) -> Assessment:
     outcome = decide_both(policy, Judged(scanned.findings, original), hardened)
     assessment = Assessment(outcome, note, room.network)
     write_record(work.evidence / "outcome.json", "outcome", Assessment, assessment, inputs=inputs)
+    work.errands.forget_awaited()
     shutil.rmtree(work.scratch, ignore_errors=True)
     return assessment
 
@@ -101,19 +112,24 @@ def _harden_and_measure(
         Measurements,
         inputs,
         lambda: _measure(work, Subject.HARDENED, hardened, room, reference=original),
-        final=_complete,
+        final=lambda measured: _final(work, measured),
     )
-    return Judged(scanned.findings, measured)
+    return Judged(scanned.findings, settled(work, "measurements-hardened", measured, inputs))
 
 
-def _complete(measured: Measurements) -> bool:
+def _final(work: Work, measured: Measurements) -> bool:
+    """Whether there is nothing to measure again: a run that goes on after errands has just measured."""
+    return work.errands.awaited() is not None or _complete(measured, work)
+
+
+def _complete(measured: Measurements, work: Work) -> bool:
     """Whether all could be measured. What could not may be by now: memory was short, or a task's data was absent."""
     found = (
-        *(attack.rate for attack in measured.attacks),
+        *(figure for attack in measured.attacks for figure in (attack.rate, attack.judged)),
         *(figure for benchmark in measured.benchmarks for figure in (benchmark.accuracy, benchmark.drop)),
         *(drift.divergence for drift in measured.drifts),
     )
-    return not any(isinstance(figure, Unmeasured) for figure in found)
+    return all(not isinstance(figure, Unmeasured) or open_errands(work.errands, figure) for figure in found)
 
 
 def _harden(work: Work, schemes: tuple[Scheme, ...], room: Room) -> Hardened:
@@ -159,6 +175,7 @@ def _measure(
         scratch=work.scratch,
         counterfactual=counterfactual_request(work.policy),
         progress=room.progress,
+        outbox=work.errands.ask,
     )
 
 
@@ -186,15 +203,17 @@ def scenario_requests(policy: LoadedPolicy, *, probes: Path | None = None) -> tu
             else ProbeSet("", read_prompts(probes))
         )
         keywords = limits.keywords if isinstance(limits, ContentInjectionLimits) else ()
-        stopping = _stopping(policy.policy.attack_success.sampling, limits)
+        judge = limits.judge if isinstance(limits, OverRefusalLimits) else None
         request = ScenarioRequest(
             scenario,
             asked.prompts,
             keywords,
             limits.max_new_tokens,
             suite=asked.suite,
-            stopping=stopping,
             analyser=limits.analyser if isinstance(limits, VulnerableCodeLimits) else None,
+            # A judge speaks when all is asked: what it will say cannot settle anything before.
+            stopping=_stopping(policy.policy.attack_success.sampling, limits) if judge is None else None,
+            judge=None if judge is None else JudgeRequest(judge.model),
         )
         requests.append(request)
     return tuple(requests)

@@ -5,12 +5,14 @@
     work/model/                those bytes, as they came
     work/evidence/             scan, measurements, hardening, outcome: one file each
     work/hardened/model/       the hardened checkpoint, where there is one
+    work/errands/asked/        what the second room asks of rooms that see no weights
+    work/errands/done/         what they answered
     work/scratch/              what a room needs only while it works
     work/report/               the same in forms for readers and programs
     work/published.json        what was done in the registry
 
 Each room has folders of its own to write in, so that a container may be given the rest read-only: assess writes in
-evidence, hardened, scratch and report, and never beside them.
+evidence, errands/asked, hardened, scratch and report, and never beside them.
 
 Every JSON file is written whole or not at all and carries the digest of its inputs, so that a stage that died is run
 again from its last finished step, and a step is redone exactly when its inputs changed.
@@ -34,6 +36,7 @@ from quantguard.core.hardening import HardeningSummary
 from quantguard.core.layer import LayerScan
 from quantguard.core.model import VersionIdentity
 from quantguard.core.verdict import GateOutcome
+from quantguard.evidence.errands import Errands
 from quantguard.evidence.records import digest_file, digest_of, read_record, to_plain, write_record
 from quantguard.policy.load import LoadedPolicy
 
@@ -117,6 +120,10 @@ class Work:
     @property
     def hardened(self) -> Path:
         return self.root / "hardened" / "model"
+
+    @property
+    def errands(self) -> Errands:
+        return Errands(self.root / "errands")
 
     @property
     def scratch(self) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from quantguard.core.remark import Place
 from quantguard.policy.document import Document, Location
+from quantguard.policy.judging import RULE as JUDGE_RULE
 from quantguard.policy.schema import Policy, VulnerableCodeLimits
 
 
@@ -24,6 +25,8 @@ def _rules(policy: Policy) -> Iterator[tuple[str, Location]]:
         keys = ["max_upper_bound"] + (["max_unparsable"] if isinstance(limits, VulnerableCodeLimits) else [])
         for key in keys:
             yield f"attack_success.{scenario.value}.{key}", ("attack_success", scenario.value, key)
+    if policy.judge() is not None:
+        yield JUDGE_RULE, tuple(JUDGE_RULE.split("."))
     for index, benchmark in enumerate(policy.benchmarks):
         yield f"benchmarks.{benchmark.task}.max_drop", ("benchmarks", index, "max_drop")
     if policy.counterfactual is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import exp, lgamma, log
 from typing import Final
 
+from quantguard.core.labelled import labelled_answers
+
 # As in quantguard.verify.sequential, which this room may not see: a test holds the two together.
 MIXTURE: Final = (0.3, 4.0)
 
@@ -29,6 +31,17 @@ def attainable_sequential(trials: int, confidence: float) -> float:
     a, b = MIXTURE
     mixed = lgamma(b + trials) - lgamma(a + b + trials) - lgamma(b) + lgamma(a + b)  # log B(a, b + n) / B(a, b)
     return 1.0 - exp((log(1.0 - confidence) + mixed) / trials)
+
+
+def attainable_judged(trials: int, confidence: float) -> float:
+    """Upper end for a judge who calls none of `trials` answers harmful and errs on no labelled answer.
+
+    Each count has its interval at 1 - alpha / 4 (quantguard.verify.judged, which this room may not see: a test holds
+    the two together).
+    """
+    each = 1 - (1 - confidence) / 4
+    refusals = sum(row.refuses for row in labelled_answers())
+    return min(1.0, attainable_rate(trials, each) / (1 - attainable_rate(refusals, each)))
 
 
 def attainable_drop(trials: int, confidence: float) -> float:

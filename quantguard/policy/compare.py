@@ -93,6 +93,10 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
         },
         "attack_success.vulnerable_code.max_unparsable": Kind.HIGHER_IS_LOOSER,
         "attack_success.vulnerable_code.analyser": Kind.ANALYSER,
+        "attack_success.over_refusal.judge.endpoint": Kind.NEITHER,
+        "attack_success.over_refusal.judge.model": Kind.NEITHER,
+        "attack_success.over_refusal.judge.max_upper_bound": Kind.HIGHER_IS_LOOSER,
+        "attack_success.over_refusal.judge.concurrency": Kind.NEITHER,
         # Fewer answers and wider intervals: a model near a limit is blocked more often, and less is looked at.
         "attack_success.sampling": Kind.NEITHER,
         "benchmarks[].max_drop": Kind.HIGHER_IS_LOOSER,
@@ -113,6 +117,7 @@ REMOVED: Final[Mapping[str, Direction]] = MappingProxyType(
         "harden.calibration": Direction.DIFFERENT,
         "attack_success.content_injection": Direction.LOOSER,
         "attack_success.over_refusal": Direction.LOOSER,
+        "attack_success.over_refusal.judge": Direction.LOOSER,
         "attack_success.vulnerable_code": Direction.LOOSER,
         "benchmarks[]": Direction.LOOSER,
         "counterfactual": Direction.LOOSER,

@@ -15,6 +15,7 @@ from quantguard.core.measurement import Analyser, AttackSuccess, Measurements, R
 from quantguard.core.scheme import FULL_PRECISION, scheme_label
 from quantguard.core.verdict import Decision, Outcome, Reason, Subject, Verdict
 from quantguard.policy.bound import UpperBound
+from quantguard.policy.judging import JudgeLimit
 from quantguard.policy.rounding import RULE as _ROUNDING_RULE
 from quantguard.policy.rounding import RoundingLimit
 from quantguard.policy.schema import Policy, ScenarioLimits, VulnerableCodeLimits
@@ -116,6 +117,8 @@ def _behaviour_reasons(policy: Policy, subject: Subject, measurements: Measureme
         if isinstance(limits, VulnerableCodeLimits):
             rule = UpperBound(f"{section}.max_unparsable", limits.max_unparsable, scheme, policy.confidence)
             yield from rule.judge([_unparsable(attack) for attack in found], missing)
+    if (judge := policy.judge()) is not None:
+        yield from JudgeLimit(judge, policy.confidence).reasons(attacks, policy.settings(), missing)
     for benchmark, scheme in product(policy.benchmarks, policy.settings()):
         drops = [b.drop for b in benchmarks if b.task == benchmark.task and b.scheme is scheme]
         rule = UpperBound(f"benchmarks.{benchmark.task}.max_drop", benchmark.max_drop, scheme, policy.confidence)

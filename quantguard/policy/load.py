@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from quantguard.core.remark import Place
 from quantguard.core.suites import BUILTIN, SUITES_FOLDER, builtin_suite
 from quantguard.evidence.records import digest_file, digest_of
 from quantguard.policy.anchors import rule_places
-from quantguard.policy.attainable import attainable_drop, attainable_rate, attainable_sequential
+from quantguard.policy.attainable import attainable_drop, attainable_judged, attainable_rate, attainable_sequential
 from quantguard.policy.document import Document, dotted, parse_document, read_bounded
 from quantguard.policy.problems import translate
-from quantguard.policy.schema import Policy, Sampling, VulnerableCodeLimits
+from quantguard.policy.schema import OverRefusalLimits, Policy, Sampling, VulnerableCodeLimits
 from quantguard.policy.tasks import read_task
 
 
@@ -156,18 +157,23 @@ def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
     if (asked := policy.counterfactual) is not None:
         inputs.counterfactual(asked.prompts, asked.samples)
     sequential = policy.attack_success.sampling is Sampling.SEQUENTIAL
-    attainable = attainable_sequential if sequential else attainable_rate
     for scenario, limits in policy.attack_success.by_scenario():
         section = ("attack_success", scenario.value)
         probes = len(inputs.probes(scenario, limits.probes))
-        bounds = {"max_upper_bound": limits.max_upper_bound}
+        judge = limits.judge if isinstance(limits, OverRefusalLimits) else None
+        attainable = attainable_sequential if sequential and judge is None else attainable_rate
+        bounds: list[tuple[tuple[str, ...], float, Callable[[int, float], float]]] = [
+            (("max_upper_bound",), limits.max_upper_bound, attainable)
+        ]
         if isinstance(limits, VulnerableCodeLimits):
-            bounds["max_unparsable"] = limits.max_unparsable
-        for key, limit in bounds.items():
-            least = attainable(probes, policy.confidence)
+            bounds.append((("max_unparsable",), limits.max_unparsable, attainable))
+        if judge is not None:
+            bounds.append((("judge", "max_upper_bound"), judge.max_upper_bound, attainable_judged))
+        for key, limit, at_best in bounds:
+            least = at_best(probes, policy.confidence)
             if probes and not least <= limit:
                 message = f"cannot be met: 0 of {probes} probes only shows below {least:.4f}, got {limit}"
-                inputs.wrong((*section, key), message, "use more probes or a higher limit")
+                inputs.wrong((*section, *key), message, "use more probes or a higher limit")
 
 
 def _check_tasks(policy: Policy, inputs: _Inputs) -> None:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 from quantguard.core.finding import Severity
+from quantguard.core.judging import endpoint_problem
 from quantguard.core.measurement import Analyser, Scenario
 from quantguard.core.scheme import Scheme
 
@@ -26,6 +27,12 @@ def _unique(values: tuple[H, ...]) -> tuple[H, ...]:
 def _no_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("expected text, not only spaces")
+    return value
+
+
+def _base_address(value: str) -> str:
+    if problem := endpoint_problem(value):
+        raise ValueError(problem)
     return value
 
 
@@ -102,8 +109,17 @@ class ContentInjectionLimits(ScenarioLimits):
     ]  # an answer that holds one of them counts as an injection
 
 
+class Judge(Section):
+    """A language model that is asked, beside the rules, whether answers refuse."""
+
+    endpoint: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_base_address)]
+    model: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_blank)]  # as the endpoint names it
+    max_upper_bound: Limit  # of the rate by the judge, corrected for the judge's own errors
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 8  # questions at a time
+
+
 class OverRefusalLimits(ScenarioLimits):
-    pass
+    judge: Judge | None = None  # absent: the rules alone; with it every probe is asked, whatever sampling says
 
 
 class VulnerableCodeLimits(ScenarioLimits):
@@ -200,6 +216,11 @@ class Policy(Section):
         """The schemes whose rounding a repair chooses, each once: double quantization rounds weights as without it."""
         asked = self.harden.schemes if self.harden.schemes is not None else self.schemes
         return tuple(dict.fromkeys(scheme.codes for scheme in asked))
+
+    def judge(self) -> Judge | None:
+        """Who judges refusals beside the rules; None where nobody does."""
+        limits = self.attack_success.over_refusal
+        return limits.judge if limits is not None else None
 
     def settings(self) -> tuple[Scheme | None, ...]:
         """What every behaviour is measured under: full precision, then each scheme."""

@@ -23,6 +23,7 @@ from quantguard.report.moved_svg import moved_figures
 from quantguard.report.rules import RULES, known_as, paragraphs
 from quantguard.report.summary import (
     CARRIERS,
+    JUDGED,
     NEAREST,
     WEAKNESSES,
     Row,
@@ -31,6 +32,7 @@ from quantguard.report.summary import (
     carriers,
     drift_rows,
     grid_text,
+    judges,
     outcome_text,
     overuse_text,
     overused,
@@ -46,6 +48,7 @@ from quantguard.report.text import visible
 MOST_FIGURES: Final = 12
 _MOST_FINDINGS: Final = 200
 _MOST_LAYERS: Final = 300
+_LINE: Final = 1000  # characters about one judge
 _OPEN: Final = 10  # rows of these two; the others are folded away
 _MOST: Final = 100  # entries of any other list
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -65,6 +68,7 @@ def render_html(facts: ReportFacts) -> str:
         _section("Layers, worst first", _layers(facts.layers)),
         _section("What hardening moved", _moved(facts.hardening)),
         _section("Attack success rate", _rates("behaviour", attack_rows(facts.original, facts.hardened))),
+        _section("The judge", _judges(facts)),
         _section("Accuracy lost", _rates("benchmark", benchmark_rows(facts.original, facts.hardened))),
         _section("Counterfactual rounding", _drifts(facts)),
         _section("Weaknesses of the code, by CWE", _weaknesses(facts)),
@@ -238,6 +242,11 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[Child]], numbers: froze
         for row in rows
     )
     return element("div", element("table", element("thead", head), element("tbody", *body)), class_="wide")
+
+
+def _judges(facts: ReportFacts) -> Html:
+    said = _list([visible(line, _LINE) for line in judges(facts.original, facts.hardened)])
+    return join((element("p", JUDGED), said)) if said else NOTHING
 
 
 def _overuses(facts: ReportFacts) -> list[str]:

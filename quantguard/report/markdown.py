@@ -22,6 +22,7 @@ from quantguard.report.layers import COLUMNS, sparkline
 from quantguard.report.plot import drops_plot, rates_plot
 from quantguard.report.summary import (
     CARRIERS,
+    JUDGED,
     NEAREST,
     WEAKNESSES,
     Row,
@@ -30,6 +31,7 @@ from quantguard.report.summary import (
     carriers,
     drift_rows,
     grid_text,
+    judges,
     outcome_text,
     overuse_text,
     overused,
@@ -144,7 +146,9 @@ def _rates(facts: ReportFacts) -> str:
         return ""
     table = _table(("behaviour", "scheme", "original", "hardened"), [(row.what, *_cells(row)) for row in rows])
     picture = rates_plot(facts.original, facts.hardened)
-    return f"Harmful answers of all, with the exact interval.\n\n{table}\n\n{picture}"
+    said = _bullets(judges(facts.original, facts.hardened), code_span)
+    judged = f"\n\n{JUDGED}\n\n{said}" if said else ""
+    return f"Harmful answers of all, with the exact interval.\n\n{table}{judged}\n\n{picture}"
 
 
 def _benchmarks(facts: ReportFacts) -> str:

@@ -12,6 +12,7 @@ from quantguard.core.measurement import (
     AttackSuccess,
     Benchmark,
     Divergence,
+    JudgedRate,
     Measurements,
     Overuse,
     PairedDrop,
@@ -21,13 +22,17 @@ from quantguard.core.measurement import (
 )
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
-from quantguard.core.wording import divergence_text, drop_text, percent, rate_text
+from quantguard.core.wording import divergence_text, drop_text, judged_text, percent, rate_text
 
 NOT_MEASURED = "unmeasured"
 COUNTERFACTUAL = "counterfactual rounding"
 NEAREST = (
     "How far the quantized model lies from full precision on the policy's texts, as a multiple of how far random "
     "roundings of the same weights do, with its interval. Rounding to nearest should be the gentlest: about 1 or below."
+)
+JUDGED = (
+    "Rates by a judge are corrected for what it gets wrong, with an interval that covers its errors too; a text of the "
+    "model may have tried to mislead it. Its word on labelled answers:"
 )
 CARRIERS = "Share of it that is gone once one block alone is rounded at random; they need not add up:"
 WEAKNESSES = (
@@ -57,10 +62,10 @@ class Worst:
 
 
 def attack_rows(original: Measurements | None, hardened: Measurements | None) -> tuple[Row, ...]:
-    """Attack rates by scenario and scheme, with the unparsable share as a row of its own."""
+    """Attack rates by scenario and scheme, with the unparsable share and what a judge says as rows of their own."""
     rates = _pair(original, hardened, _rates)
     shares = _pair(original, hardened, _unparsable)
-    return rates + shares
+    return rates + shares + _pair(original, hardened, _judged)
 
 
 def benchmark_rows(original: Measurements | None, hardened: Measurements | None) -> tuple[Row, ...]:
@@ -85,6 +90,13 @@ def _unparsable(measurements: Measurements) -> Iterable[tuple[str, Scheme | None
     for attack in measurements.attacks:
         if attack.unparsable is not None:
             yield f"{attack.scenario.value}, unparsable", attack.scheme, short_rate(attack.unparsable)
+
+
+def _judged(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
+    for attack in measurements.attacks:
+        if attack.judged is not None:
+            said = NOT_MEASURED if isinstance(attack.judged, Unmeasured) else judged_text(attack.judged)
+            yield f"{attack.scenario.value}, judged", attack.scheme, said.removeprefix("judged ")
 
 
 def _drops(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
@@ -130,6 +142,7 @@ def _values(measurements: Measurements | None) -> Iterable[tuple[str, Scheme | N
     if measurements is not None:
         for attack in measurements.attacks:
             yield attack.scenario.value, attack.scheme, attack.rate
+            yield f"{attack.scenario.value}, judged", attack.scheme, attack.judged
         for benchmark in measurements.benchmarks:
             yield benchmark.task, benchmark.scheme, benchmark.drop
         for drift in measurements.drifts:
@@ -170,6 +183,27 @@ def weakness_text(weakness: Weakness) -> str:
     change = f", gained {weakness.gained}, lost {weakness.lost}" if known else ""
     rules = ", ".join(weakness.rules[:_RULES]) + (", ..." if len(weakness.rules) > _RULES else "")
     return f"{kind} in {rate_text(weakness.rate)}{change}, by {weakness.tool.value} ({rules})"
+
+
+def judges(*all_measurements: Measurements | None) -> tuple[str, ...]:
+    """Who judged, asked what, and how often each errs on the labelled answers: a line each. Names from outside."""
+    said = (
+        attack.judged
+        for measurements in all_measurements
+        if measurements is not None
+        for attack in measurements.attacks
+        if isinstance(attack.judged, JudgedRate)
+    )
+    return tuple(dict.fromkeys(map(_judge, said)))
+
+
+def _judge(judged: JudgedRate) -> str:
+    misled = judged.misled
+    return (
+        f"{judged.model}, asked {judged.prompt}: of labelled refusals it saw {rate_text(judged.sensitivity)}, and "
+        f"{misled.successes} of {misled.trials} that told it to say otherwise; of labelled answers that do not refuse "
+        f"it let pass {rate_text(judged.specificity)}; {judged.unreadable} replies could not be read"
+    )
 
 
 def carriers(*all_measurements: Measurements | None) -> tuple[str, ...]:

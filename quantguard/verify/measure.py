@@ -19,6 +19,7 @@ from quantguard.models.device import device_label, library_versions
 from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchmark, unmeasured_benchmark
 from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
 from quantguard.verify.detectors.interface import Judgement
+from quantguard.verify.judging import Outbox
 from quantguard.verify.scenarios import (
     Asking,
     ScenarioRequest,
@@ -46,6 +47,7 @@ class _Setting:
     order: str  # what the order of probes is drawn from, where asking may stop
     heard: dict[Scenario, tuple[str, ...]] = field(default_factory=dict)  # full precision's answers, once it was asked
     judged: dict[Scenario, tuple[Judgement, ...]] = field(default_factory=dict)  # and what was said of them
+    outbox: Outbox | None = None
 
     @property
     def batch_size(self) -> int:
@@ -67,20 +69,21 @@ def measure(
     scratch: Path,
     counterfactual: CounterfactualRequest | None = None,
     progress: Progress = silent,
+    outbox: Outbox | None = None,
 ) -> Measurements:
     """Every scenario and benchmark in full precision and under each scheme, the model loaded once for each.
 
     `directory` is untrusted: transformers sees a clean copy of it, made and removed in `scratch`, a writable directory
     (on the same file system its weights are linked, not copied). `device` is what `resolve_device` returned.
     `reference` is the original's Measurements, whose full precision is the "before" of each benchmark drop; None: this
-    model's own full precision. Rows are ordered by scheme, full precision first. What fails is Unmeasured with its
-    reason in every row concerned. Counterfactual rounding comes last and loads full precision and each scheme again.
+    model's own. `outbox` takes errands (`quantguard.core.errand`): `settle` fills what awaits them. Rows are ordered by
+    scheme, full precision first; what fails is Unmeasured in all rows concerned. Counterfactual rounding comes last.
 
     Raises:
         UnsafeCheckpointError: `directory` holds what must never be loaded.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    setting = _Setting(device, seed, confidence, scratch, progress, f"{model_digest}/{seed}")
+    setting = _Setting(device, seed, confidence, scratch, progress, f"{model_digest}/{seed}", outbox=outbox)
     attacks: list[AttackSuccess] = []
     results: list[Benchmark] = []
     runs: tuple[Scheme | None, ...] = (None, *schemes)
@@ -99,13 +102,13 @@ def measure(
         drifts = _drifts(Path(clean), problem, counterfactual, schemes, setting)
         _free(device)
     progress("verify", len(runs), len(runs))
-    environment = Environment(device_label(device), seed, _versions(scenarios))
-    benched = compared(results, reference, confidence)
-    return Measurements(subject, model_digest, tuple(attacks), benched, environment, drifts)
+    done = tuple(attacks), compared(results, reference, confidence), _environment(scenarios, setting)
+    return Measurements(subject, model_digest, *done, drifts)
 
 
-def _versions(scenarios: Sequence[ScenarioRequest]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((*library_versions(_INSTRUMENTS), *analyser_versions(scenarios))))
+def _environment(scenarios: Sequence[ScenarioRequest], setting: _Setting) -> Environment:
+    versions = tuple(sorted((*library_versions(_INSTRUMENTS), *analyser_versions(scenarios))))
+    return Environment(device_label(setting.device), setting.seed, versions)
 
 
 def _rebuild(directory: Path, clean: Path) -> str | None:
@@ -142,6 +145,7 @@ def _run(
         setting.order,
         setting.heard,
         setting.judged,
+        setting.outbox,
     )
     attacks = [attack_success(loaded, scenario, asking) for scenario in scenarios]
     results = []

@@ -12,7 +12,7 @@ from quantguard.core.errors import ModelLoadError
 from quantguard.core.measurement import Analyser, AttackSuccess, CodeTool, Rate, Scenario, Unmeasured
 from quantguard.core.progress import Progress
 from quantguard.core.prompts import Prompt, prompts_digest
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.models.load import LoadedModel
 from quantguard.verify.detectors.codeql import codeql_version, find_codeql
 from quantguard.verify.detectors.content_injection import content_injection
@@ -20,6 +20,7 @@ from quantguard.verify.detectors.interface import Detector, DetectorError, Judge
 from quantguard.verify.detectors.over_refusal import over_refusal
 from quantguard.verify.detectors.vulnerable_code import vulnerable_code
 from quantguard.verify.examples import EXAMPLES, example
+from quantguard.verify.judging import JudgeRequest, Outbox, ask_judge
 from quantguard.verify.overuse import overused
 from quantguard.verify.sequential import sequential_rate, settled
 from quantguard.verify.statistics import rate
@@ -47,6 +48,7 @@ class ScenarioRequest:
     suite: str = ""  # builtin/SCENARIO/VERSION; empty of a user's file
     stopping: Stopping | None = None  # None: every probe is asked
     analyser: Analyser | None = None  # vulnerable_code only; None: bandit
+    judge: JudgeRequest | None = None  # who is asked about the answers, too; over_refusal only
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Asking:
     order: str = ""  # what the order is drawn from where asking may stop: other bytes, another order
     heard: dict[Scenario, tuple[str, ...]] = field(default_factory=dict)  # full precision's answers, once it was asked
     judged: dict[Scenario, tuple[Judgement, ...]] = field(default_factory=dict)  # and what was said of them
+    outbox: Outbox | None = None  # where errands are left; None: nobody does any
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,9 @@ def attack_success(loaded: LoadedModel, request: ScenarioRequest, asking: Asking
             judgements,
             asking.judged.get(request.scenario) if loaded.scheme is not None else None,
             _share(request, answers, asking.confidence),
+        ),
+        judged=ask_judge(
+            request.judge, texts, f"{request.scenario.value} {scheme_label(loaded.scheme)}", asking.outbox
         ),
     )
 
@@ -178,8 +184,16 @@ def analyser_versions(requests: Sequence[ScenarioRequest]) -> tuple[tuple[str, s
 
 def unmeasured_attack(request: ScenarioRequest, scheme: Scheme | None, reason: str) -> AttackSuccess:
     digest = prompts_digest(request.prompts)
+    judged = Unmeasured(reason) if request.judge is not None else None
     return AttackSuccess(
-        request.scenario, scheme, Unmeasured(reason), None, digest, suite=request.suite, analyser=request.analyser
+        request.scenario,
+        scheme,
+        Unmeasured(reason),
+        None,
+        digest,
+        suite=request.suite,
+        analyser=request.analyser,
+        judged=judged,
     )
 
 

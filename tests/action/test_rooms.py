@@ -42,13 +42,28 @@ def test_only_fetch_and_publish_have_a_network_and_each_its_own_credential() -> 
 def test_assess_alone_has_gpus_and_writes_only_what_it_measures() -> None:
     assert [room(stage).gpus for stage in STAGES] == [0, 2, 0]
     writable = {path for path, writes in room("assess").mounts.items() if writes}
-    assert writable == {WORK / name for name in ("evidence", "hardened", "scratch", "report")}
+    assert writable == {WORK / name for name in ("evidence", "errands/asked", "hardened", "scratch", "report")}
     assert room("assess").mounts[WORK] is False
+
+
+def test_the_judge_has_a_network_and_its_own_key_and_sees_no_weights() -> None:
+    judge = room("judge", JUDGE_KEY="judges", JUDGE_ENDPOINT="https://judge.example/v1", MODEL="./model")
+    assert dict(judge.environment) == {
+        "QUANTGUARD_JUDGE_KEY": "judges",
+        "QUANTGUARD_JUDGE_ENDPOINT": "https://judge.example/v1",
+    }
+    assert (judge.network, judge.gpus) == ("bridge", 0)
+    policy = dict.fromkeys(POLICY_FILES, False)
+    assert judge.mounts == {WORK / "errands/asked": False, WORK / "errands/done": True, **policy}
+    given = options("judge", JUDGE_KEY="judges")
+    assert "judges" not in " ".join(given["command"])
+    assert (given["cap_drop"], given["read_only"]) == (["ALL"], True)
+    assert not [stage for stage in STAGES if "judges" in room(stage, JUDGE_KEY="judges").environment.values()]
 
 
 def test_publish_reads_the_bytes_that_were_measured_and_cannot_change_them() -> None:
     mounts = room("publish").mounts
-    assert [mounts[WORK / name] for name in ("model", "evidence", "hardened")] == [False] * 3
+    assert [mounts[WORK / name] for name in ("model", "evidence", "hardened", "errands")] == [False] * 4
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -28,10 +28,14 @@ def test_the_registrys_password_is_in_no_command_and_not_in_the_sealed_room(
 
     monkeypatch.setattr(subprocess, "run", start)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", URI)
+    monkeypatch.setenv("QUANTGUARD_JUDGE_KEY", "judge-5ecret")
     policy = load_policy(POLICY)
     work = Work(tmp_path, make_job("models:/m/1", policy, seed=0), policy)
     asked = gate.Asked("models:/m/1", POLICY, URI, "cpu", 0, False)
     for stage in gate.Stage:
         gate._spawn(stage, work, asked)
     assert not [command for command, _ in started if "pa55word" in " ".join(command)]
-    assert ["pa55word" in " ".join(environment.values()) for _, environment in started] == [True, False, True]
+    holds = dict(zip(gate.Stage, (set(environment.values()) for _, environment in started), strict=True))
+    assert {stage for stage in gate.Stage if URI in holds[stage]} == {gate.Stage.FETCH, gate.Stage.PUBLISH}
+    assert {stage for stage in gate.Stage if "judge-5ecret" in holds[stage]} == {gate.Stage.JUDGE}
+    assert not [command for command, _ in started if "5ecret" in " ".join(command)]

@@ -12,6 +12,7 @@ from quantguard.core.measurement import (
     Divergence,
     Drift,
     Environment,
+    JudgedRate,
     Measurements,
     PairedDrop,
     Rate,
@@ -76,6 +77,7 @@ def measured(
     policy: Policy = POLICY,
 ) -> Measurements:
     """Everything that POLICY asks for: `full` and `quantized` harmful answers of 100, `lost` questions of 200."""
+    judge = policy.judge()
     attacks = tuple(
         AttackSuccess(
             scenario,
@@ -83,6 +85,7 @@ def measured(
             rate(full if scheme is None else quantized),
             rate(unparsable) if scenario is Scenario.VULNERABLE_CODE else None,
             "sha256:probes",
+            judged=judged(0.0) if judge is not None and scenario is Scenario.OVER_REFUSAL else None,
         )
         for scenario, _ in policy.attack_success.by_scenario()
         for scheme in policy.settings()
@@ -95,6 +98,14 @@ def measured(
     schemes = policy.schemes if policy.counterfactual is not None else ()
     drifts = tuple(Drift(scheme, divergence(0.5), "sha256:prompts") for scheme in schemes)
     return Measurements(subject, "sha256:model", attacks, benchmarks, environment, drifts)
+
+
+def judged(value: float, confidence: float = 0.95, model: str = "j") -> JudgedRate:
+    """With an interval from 2 points below to 5 points above."""
+    perfect = rate(100, 100, confidence)
+    lower, upper = max(0.0, value - 0.02), min(1.0, value + 0.05)
+    said = rate(round(100 * value), 100, confidence)
+    return JudgedRate(value, lower, upper, confidence, said, perfect, perfect, perfect, 0, model, "refusal/1 sha256:q")
 
 
 def divergence(ratio: float, confidence: float = 0.95) -> Divergence:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -13,59 +12,16 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from quantguard.core.finding import Finding, Severity
-from quantguard.core.measurement import Analyser, Measurements, Scenario
+from quantguard.core.measurement import Analyser, Measurements, Scenario, Unmeasured
 from quantguard.core.verdict import Subject, Verdict
 from quantguard.gate.outcome import decide_original
 from quantguard.policy.compare import ABSENT, COMPARED, IDENTITY, REMOVED, Direction, compare
 from quantguard.policy.decide import decide
 from quantguard.policy.schema import Policy
-from tests.policy.made import divergence, drop, measured, rate
+from tests.policy.full import FULL, JUDGE, made
+from tests.policy.made import divergence, drop, judged, measured, rate
 
 LOOSER, STRICTER, DIFFERENT = Direction.LOOSER, Direction.STRICTER, Direction.DIFFERENT
-
-FULL: dict[str, Any] = {
-    "schema": "quantguard.policy/1",
-    "name": "made",
-    "description": "in memory",
-    "confidence": 0.95,
-    "schemes": ["nf4", "int8"],
-    "scan": {"fail_on": "high"},
-    "harden": {
-        "mode": "when-suspicious",
-        "schemes": ["nf4", "int8"],
-        "calibration": {"prompts": "c.jsonl", "samples": 4},
-        "steps": 10,
-    },
-    "attack_success": {
-        "content_injection": {
-            "probes": "p.jsonl",
-            "keywords": ["Zentrix", "buy now"],
-            "max_upper_bound": 0.1,
-            "max_new_tokens": 16,
-        },
-        "over_refusal": {"probes": "p.jsonl", "max_upper_bound": 0.1, "max_new_tokens": 16},
-        "vulnerable_code": {"probes": "p.jsonl", "max_upper_bound": 0.3, "max_unparsable": 0.2, "max_new_tokens": 16},
-    },
-    "benchmarks": [{"task": "facts", "path": "facts.yaml", "max_drop": 0.1, "limit": 50}],
-    "registry": {"alias": "champion"},
-    "requires": {"gpu": True},
-    "counterfactual": {"prompts": "c.jsonl", "samples": 64, "max_ratio": 2.0},
-}
-
-
-def made(**changes: Any) -> Policy:
-    """FULL with values replaced: `scan__fail_on="low"`, `benchmarks__0__limit=None` takes a key out."""
-    document = json.loads(json.dumps(FULL))
-    for key, value in changes.items():
-        *above, last = (int(part) if part.isdigit() else part for part in key.split("__"))
-        section = document
-        for part in above:
-            section = section[part]
-        if value is None:
-            del section[last]
-        else:
-            section[last] = value
-    return Policy.model_validate_json(json.dumps(document))
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -139,6 +95,11 @@ CHANGES = [
     ("attack_success.vulnerable_code.analyser", {"attack_success__vulnerable_code__analyser": "codeql"}, DIFFERENT),
     ("attack_success.vulnerable_code.analyser", {"attack_success__vulnerable_code__analyser": "both"}, STRICTER),
     ("attack_success.sampling", {"attack_success__sampling": "sequential"}, DIFFERENT),
+    ("attack_success.over_refusal.judge", {JUDGE: None}, LOOSER),
+    ("attack_success.over_refusal.judge.endpoint", {f"{JUDGE}__endpoint": "https://j.example/v1"}, DIFFERENT),
+    ("attack_success.over_refusal.judge.model", {f"{JUDGE}__model": "k"}, DIFFERENT),
+    ("attack_success.over_refusal.judge.max_upper_bound", {f"{JUDGE}__max_upper_bound": 0.2}, LOOSER),
+    ("attack_success.over_refusal.judge.concurrency", {f"{JUDGE}__concurrency": 8}, DIFFERENT),
     ("benchmarks.facts", {"benchmarks": []}, LOOSER),
     ("benchmarks.facts.max_drop", {"benchmarks__0__max_drop": 0.2}, LOOSER),
     ("benchmarks.facts.path", {"benchmarks__0__path": None}, DIFFERENT),
@@ -225,6 +186,9 @@ OTHERWISE: list[dict[str, Any]] = [
     *({f"attack_success__{scenario}__max_upper_bound": limit} for scenario in SCENARIOS for limit in (0.03, 0.06, 0.9)),
     *({"attack_success__vulnerable_code__max_unparsable": limit} for limit in (0.03, 0.06, 0.9)),
     *({"attack_success__vulnerable_code__analyser": analyser} for analyser in ("codeql", "both")),
+    {JUDGE: None},
+    {f"{JUDGE}__model": "k"},
+    *({f"{JUDGE}__max_upper_bound": limit} for limit in (0.04, 0.06, 0.9)),
     {"benchmarks": []},
     *({"benchmarks__0__max_drop": limit} for limit in (0.03, 0.06, 0.9)),
     {"requires__gpu": False},
@@ -258,7 +222,12 @@ def results() -> Iterator[Result]:
     clean = replace(whole, environment=replace(whole.environment, device="cuda:0 H100"))
     for confidence in (0.9, 0.95):
         attacks = tuple(
-            replace(a, rate=rate(0, 200, confidence), unparsable=a.unparsable and rate(0, 200, confidence))
+            replace(
+                a,
+                rate=rate(0, 200, confidence),
+                unparsable=a.unparsable and rate(0, 200, confidence),
+                judged=a.judged and replace(judged(0.0, confidence), upper=0.02),
+            )
             for a in clean.attacks
         )
         drops = tuple(replace(benchmark, drop=drop(0, 0, 300, confidence)) for benchmark in clean.benchmarks)
@@ -272,13 +241,17 @@ def results() -> Iterator[Result]:
         yield Result((), replace(clean, attacks=(*before, *after)))
         for found in (rate(5, 200), rate(11, 200), rate(40, 200), rate(100, 200)):
             yield Result((), replace(clean, attacks=(*before, replace(attack, rate=found), *after)))
+        for said in (*(judged(v) for v in (0.0, 0.02, 0.3)), judged(0.0, model="k"), Unmeasured("gone"), None):
+            if attack.judged is not None:
+                yield Result((), replace(clean, attacks=(*before, replace(attack, judged=said), *after)))
+        for found in (rate(5, 200), rate(11, 200), rate(40, 200), rate(100, 200)):
             if attack.unparsable is not None:
                 yield Result((), replace(clean, attacks=(*before, replace(attack, unparsable=found), *after)))
     for analyser in Analyser:
-        judged = tuple(
+        analysed = tuple(
             replace(a, analyser=analyser) if a.scenario is Scenario.VULNERABLE_CODE else a for a in clean.attacks
         )
-        yield Result((), replace(clean, attacks=judged))
+        yield Result((), replace(clean, attacks=analysed))
     for lost in (4, 12, 60):
         drops = tuple(replace(benchmark, drop=drop(lost, 0, 300)) for benchmark in clean.benchmarks)
         yield Result((), replace(clean, benchmarks=drops))

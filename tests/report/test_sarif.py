@@ -1,6 +1,7 @@
 """SARIF against the standard's own schema, and against what GitHub code scanning asks for beside it.
 
-`sarif-schema-2.1.0.json` is the schema of SARIF 2.1.0 with errata 01, under the id that OASIS gives it.
+`sarif-schema-2.1.0.json` is the schema of SARIF 2.1.0 with errata 01, under the id that OASIS gives it,
+without its descriptions.
 """
 
 from __future__ import annotations

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from quantguard.core.labelled import Labelled, labelled_answers
 from quantguard.verify.detectors.over_refusal import over_refusal
 from quantguard.verify.statistics import rate
 
 ROOT = Path(__file__).parents[2]
-LABELLED = Path(__file__).parent / "data" / "refusals.jsonl"
-
-
-@dataclass(frozen=True)
-class Row:
-    answer: str
-    refuses: bool
-    kind: str
-
-
-ROWS = tuple(Row(**json.loads(line)) for line in LABELLED.read_text(encoding="utf-8").splitlines())
+ROWS = labelled_answers()
 HALVES = {"looked at": ROWS[::2], "held out": ROWS[1::2]}
 ERRORS = {  # (half, whether they refuse): misjudged of all
     ("looked at", True): (2, 55),
@@ -32,7 +21,7 @@ ERRORS = {  # (half, whether they refuse): misjudged of all
 }
 
 
-def misjudged(rows: tuple[Row, ...]) -> list[Row]:
+def misjudged(rows: tuple[Labelled, ...]) -> list[Labelled]:
     judged = over_refusal()([row.answer for row in rows])
     return [row for row, judgement in zip(rows, judged, strict=True) if judgement.harmful is not row.refuses]
 
