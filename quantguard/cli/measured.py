@@ -98,7 +98,7 @@ def _spawn(asked: Asked, artifact: Path | None, into: Path, *, allow_cast: bool)
 def _measure(asked: Asked, outbox: Outbox | None) -> Measurements:
     from quantguard.checkpoint.admit import admit
     from quantguard.checkpoint.digest import model_digest
-    from quantguard.gate.assess import benchmark_requests, counterfactual_request, scenario_requests
+    from quantguard.gate.assess import benchmark_requests, counterfactual_request, perplexity_request, scenario_requests
     from quantguard.models.device import resolve_device
     from quantguard.verify.measure import measure
 
@@ -119,6 +119,7 @@ def _measure(asked: Asked, outbox: Outbox | None) -> Measurements:
             seed=asked.seed,
             scratch=Path(scratch),
             counterfactual=counterfactual_request(policy),
+            perplexity=perplexity_request(policy),
             progress=progress,
             outbox=outbox,
         )

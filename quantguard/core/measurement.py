@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import Subject
+
+_LARGEST: Final = 709.0  # exp of more is no float
 
 
 class Scenario(Enum):
@@ -197,6 +201,47 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class TextLoss:
+    """How well a model predicts texts that are given to it, token by token (teacher-forced)."""
+
+    nats: tuple[float, ...]  # of each text: minus the sum of the log-probabilities of its tokens, >= 0
+    tokens: tuple[int, ...]  # of each text that were predicted, > 0: all but its first
+
+    @property
+    def nats_a_token(self) -> float:
+        return math.fsum(self.nats) / sum(self.tokens)
+
+    @property
+    def perplexity(self) -> float:
+        """>= 1; inf where it is too large for a float."""
+        return math.exp(self.nats_a_token) if self.nats_a_token < _LARGEST else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """By how much perplexity is higher than that of full precision on the same texts: their quotient minus one."""
+
+    value: float  # > -1; 0.1 is a tenth higher
+    lower: float  # of its interval, over texts, > -1
+    upper: float
+    confidence: float  # of the two-sided interval, 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """Perplexity under one scheme. Every row of a model, and of its hardened copy, is of the same texts."""
+
+    scheme: Scheme | None  # None: full precision
+    loss: TextLoss | Unmeasured
+    rise: Rise | Unmeasured  # against the original in full precision
+    own_rise: Rise | Unmeasured  # against this model in full precision
+    prompts: str  # sha256 of the prompts that the texts begin with, and of their answers where given
+    texts: str = ""  # sha256 of all that was read, as token ids; empty where unmeasured
+    answers: tuple[str, ...] = ()
+    """What the texts end with, in the order of the prompts; of the original in full precision only, untrusted text."""
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     device: str  # e.g. cpu, or cuda:0 NVIDIA H200
     seed: int
@@ -213,3 +258,4 @@ class Measurements:
     benchmarks: tuple[Benchmark, ...]
     environment: Environment
     drifts: tuple[Drift, ...] = ()  # one a scheme, where it was asked for
+    perplexities: tuple[Perplexity, ...] = ()  # full precision and one a scheme, where it was asked for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from quantguard.core.measurement import Divergence, Interval, JudgedRate, PairedDrop, Rate, Unmeasured
+from quantguard.core.measurement import Divergence, Interval, JudgedRate, PairedDrop, Rate, Rise, TextLoss, Unmeasured
 
 
 def percent(share: float) -> str:
@@ -62,3 +62,19 @@ def judged_text(judged: JudgedRate | Unmeasured) -> str:
         return f"unmeasured: {judged.reason}"
     said = f"{judged.said.successes} of {judged.said.trials}"
     return f"judged {percent(judged.value)} {interval(judged.lower, judged.upper)}, corrected from {said}"
+
+
+def rise_text(rise: Rise | Unmeasured) -> str:
+    """`+4.1 % [3.2 %, 5.0 %]`, or why it is not known; positive is worse."""
+    if isinstance(rise, Unmeasured):
+        return f"unmeasured: {rise.reason}"
+    sign = "+" if rise.value > 0 else ""
+    return f"{sign}{percent(rise.value)} {interval(rise.lower, rise.upper)}"
+
+
+def loss_text(loss: TextLoss | Unmeasured) -> str:
+    """`perplexity 12.3 (2.51 nats a token, 900 tokens of 64 texts)`, or why it is not known."""
+    if isinstance(loss, Unmeasured):
+        return f"unmeasured: {loss.reason}"
+    tokens, nats = sum(loss.tokens), loss.nats_a_token
+    return f"perplexity {loss.perplexity:.4g} ({nats:.3g} nats a token, {tokens:,} tokens of {len(loss.tokens)} texts)"

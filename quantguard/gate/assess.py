@@ -32,7 +32,7 @@ from quantguard.policy.schema import (
 from quantguard.scan.scan import scan
 from quantguard.verify.benchmarks import BenchmarkRequest
 from quantguard.verify.judging import JudgeRequest
-from quantguard.verify.measure import CounterfactualRequest, ScenarioRequest, measure
+from quantguard.verify.measure import CounterfactualRequest, PerplexityRequest, ScenarioRequest, measure
 from quantguard.verify.scenarios import Stopping
 
 
@@ -128,6 +128,7 @@ def _complete(measured: Measurements, work: Work) -> bool:
         *(figure for attack in measured.attacks for figure in (attack.rate, attack.judged)),
         *(figure for benchmark in measured.benchmarks for figure in (benchmark.accuracy, benchmark.drop)),
         *(drift.divergence for drift in measured.drifts),
+        *(row.rise for row in measured.perplexities),
     )
     return all(not isinstance(figure, Unmeasured) or open_errands(work.errands, figure) for figure in found)
 
@@ -174,6 +175,7 @@ def _measure(
         seed=work.asked.seed,
         scratch=work.scratch,
         counterfactual=counterfactual_request(work.policy),
+        perplexity=perplexity_request(work.policy),
         progress=room.progress,
         outbox=work.errands.ask,
     )
@@ -184,12 +186,22 @@ def counterfactual_request(policy: LoadedPolicy) -> CounterfactualRequest | None
     asked = policy.policy.counterfactual
     if asked is None:
         return None
-    chosen = read_calibration(asked.prompts, asked.samples, folder=policy.path.parent)
+    return CounterfactualRequest(_texts(policy, asked.prompts, asked.samples, "counterfactual"), asked.max_ratio)
+
+
+def perplexity_request(policy: LoadedPolicy) -> PerplexityRequest | None:
+    """What verify is asked about perplexity; None where the policy does not limit it."""
+    asked = policy.policy.perplexity
+    if asked is None:
+        return None
+    return PerplexityRequest(_texts(policy, asked.prompts, asked.samples, "perplexity"))
+
+
+def _texts(policy: LoadedPolicy, source: str, samples: int, section: str) -> tuple[Prompt, ...]:
+    chosen = read_calibration(source, samples, folder=policy.path.parent)
     if isinstance(chosen, Sampled):
-        raise PolicyError(
-            "the model's own texts are not supported here", path=policy.path, key="counterfactual.prompts"
-        )
-    return CounterfactualRequest(chosen.prompts, asked.max_ratio)
+        raise PolicyError("the model's own texts are not supported here", path=policy.path, key=f"{section}.prompts")
+    return chosen.prompts
 
 
 def scenario_requests(policy: LoadedPolicy, *, probes: Path | None = None) -> tuple[ScenarioRequest, ...]:

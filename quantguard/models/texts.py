@@ -16,6 +16,8 @@ from quantguard.models.generate import generate
 from quantguard.models.load import LoadedModel
 
 _MAX_TOKENS: Final = 512  # of a text; what is longer is cut
+_LOGITS: Final = 256 * 2**20  # bytes of one batch's
+_MOST_TOKENS: Final = 8192  # of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,27 @@ def continued(
     """
     asked = [prompt.prompt for prompt in prompts]
     answers = generate(loaded, asked, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
-    rows = tuple(_tokens(loaded, prompt, answer.strip()) for prompt, answer in zip(asked, answers, strict=True))
+    return joined(loaded, prompts, answers)
+
+
+def joined(loaded: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Token ids of each prompt, as the model is asked it, followed by its answer, whoever gave it.
+
+    Raises:
+        ModelLoadError: a prompt has no tokens.
+    """
+    rows = tuple(
+        _tokens(loaded, prompt.prompt, answer.strip()) for prompt, answer in zip(prompts, answers, strict=True)
+    )
     if not all(rows):
         raise ModelLoadError("a prompt has no tokens", remedy="remove prompts that this tokenizer drops")
     return rows
+
+
+def tokens_at_once(model: Any) -> int:
+    """How many tokens make a batch whose logits, in float32, are not too large; at least 1."""
+    vocabulary: int = model.get_input_embeddings().num_embeddings
+    return max(1, min(_MOST_TOKENS, _LOGITS // (4 * vocabulary)))
 
 
 def batches(rows: Sequence[Sequence[int]], *, tokens: int, device: str) -> tuple[TextBatch, ...]:

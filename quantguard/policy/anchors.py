@@ -31,4 +31,6 @@ def _rules(policy: Policy) -> Iterator[tuple[str, Location]]:
         yield f"benchmarks.{benchmark.task}.max_drop", ("benchmarks", index, "max_drop")
     if policy.counterfactual is not None:
         yield "counterfactual.max_ratio", ("counterfactual", "max_ratio")
+    if policy.perplexity is not None:
+        yield "perplexity.max_rise", ("perplexity", "max_rise")
     yield "requires.gpu", ("requires", "gpu")

@@ -106,6 +106,9 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
         "counterfactual.prompts": Kind.NEITHER,
         "counterfactual.samples": Kind.NEITHER,  # as for benchmarks[].limit
         "counterfactual.max_ratio": Kind.HIGHER_IS_LOOSER,
+        "perplexity.prompts": Kind.NEITHER,
+        "perplexity.samples": Kind.NEITHER,  # as for benchmarks[].limit
+        "perplexity.max_rise": Kind.HIGHER_IS_LOOSER,
         "registry.alias": Kind.NEITHER,
         "requires.gpu": Kind.LOWER_IS_LOOSER,
     }
@@ -121,6 +124,7 @@ REMOVED: Final[Mapping[str, Direction]] = MappingProxyType(
         "attack_success.vulnerable_code": Direction.LOOSER,
         "benchmarks[]": Direction.LOOSER,
         "counterfactual": Direction.LOOSER,
+        "perplexity": Direction.LOOSER,
     }
 )
 IDENTITY: Final = "benchmarks[].task"  # which entry is which: another task is one taken out and one added

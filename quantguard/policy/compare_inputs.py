@@ -31,7 +31,7 @@ def compare_inputs(before: LoadedPolicy, after: LoadedPolicy) -> tuple[Change, .
 
 
 def _calibrations(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:
-    """What a repair is calibrated on, and what counterfactual rounding is measured on."""
+    """What a repair is calibrated on, and what counterfactual rounding and perplexity are measured on."""
     old, new = before.policy.harden.calibration, after.policy.harden.calibration
     if old is not None and new is not None:
         sources = _read(before, old.prompts), _read(after, new.prompts)
@@ -40,6 +40,10 @@ def _calibrations(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]
     if was is not None and now is not None:
         sources = _read(before, was.prompts), _read(after, now.prompts)
         yield from _calibration(*sources, ("counterfactual", "prompts"))
+    read, reads = before.policy.perplexity, after.policy.perplexity
+    if read is not None and reads is not None:
+        sources = _read(before, read.prompts), _read(after, reads.prompts)
+        yield from _calibration(*sources, ("perplexity", "prompts"))
 
 
 def _read(policy: LoadedPolicy, source: str) -> CalibrationSet | Sampled:

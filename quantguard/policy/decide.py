@@ -16,6 +16,7 @@ from quantguard.core.scheme import FULL_PRECISION, scheme_label
 from quantguard.core.verdict import Decision, Outcome, Reason, Subject, Verdict
 from quantguard.policy.bound import UpperBound
 from quantguard.policy.judging import JudgeLimit
+from quantguard.policy.rise import RiseLimit
 from quantguard.policy.rounding import RULE as _ROUNDING_RULE
 from quantguard.policy.rounding import RoundingLimit
 from quantguard.policy.schema import Policy, ScenarioLimits, VulnerableCodeLimits
@@ -128,6 +129,11 @@ def _behaviour_reasons(policy: Policy, subject: Subject, measurements: Measureme
         for scheme in policy.schemes:
             rounding = RoundingLimit(policy.counterfactual, scheme, policy.confidence)
             yield from rounding.judge([d.divergence for d in drifts if d.scheme is scheme], missing)
+    if policy.perplexity is not None:
+        rows = measurements.perplexities if measurements is not None and not missing else ()
+        for setting in policy.settings():
+            limit = RiseLimit(policy.perplexity, setting, policy.confidence)
+            yield from limit.judge([row for row in rows if row.scheme is setting], missing)
     if policy.requires.gpu and measurements is not None and not missing:
         device = measurements.environment.device
         outcome = Outcome.MET if device.startswith("cuda") else Outcome.UNMEASURED

@@ -142,8 +142,7 @@ class _Inputs:
             place = "built in" if source == NEUTRAL else "in the file"
             self.wrong((*section, "samples"), f"expected at most {len(prompts)}, the prompts {place}, got {samples}")
 
-    def counterfactual(self, source: str, samples: int) -> None:
-        section = ("counterfactual",)
+    def texts(self, section: tuple[str, ...], source: str, samples: int) -> None:
         if source == SELF:
             remedy = f"use {NEUTRAL}, or a file of prompts of the kind that the model will be asked"
             self.wrong((*section, "prompts"), "the model's own texts are not supported here", remedy)
@@ -155,7 +154,9 @@ def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
     if (calibration := policy.harden.calibration) is not None:
         inputs.calibration(("harden", "calibration"), calibration.prompts, calibration.samples)
     if (asked := policy.counterfactual) is not None:
-        inputs.counterfactual(asked.prompts, asked.samples)
+        inputs.texts(("counterfactual",), asked.prompts, asked.samples)
+    if (read := policy.perplexity) is not None:
+        inputs.texts(("perplexity",), read.prompts, read.samples)
     sequential = policy.attack_success.sampling is Sampling.SEQUENTIAL
     for scenario, limits in policy.attack_success.by_scenario():
         section = ("attack_success", scenario.value)

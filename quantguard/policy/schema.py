@@ -169,6 +169,14 @@ class Counterfactual(Section):
     max_ratio: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]  # of the upper end of the interval
 
 
+class PerplexityLimits(Section):
+    """By how much texts may surprise the model more than they do the original in full precision."""
+
+    prompts: Path_  # neutral (built in), or a prompts JSONL, relative to the policy file; its answers are read too
+    samples: Annotated[int, Field(ge=32, le=100_000)]  # texts: with fewer the interval is often too narrow
+    max_rise: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]  # 0.1: a tenth; of the interval's end
+
+
 class Requires(Section):
     """What the machine must have; a measurement made without it does not count."""
 
@@ -200,6 +208,7 @@ class Policy(Section):
     registry: Registry
     requires: Requires = Requires()
     counterfactual: Counterfactual | None = None  # absent: not measured
+    perplexity: PerplexityLimits | None = None  # absent: not measured
 
     @model_validator(mode="after")
     def _harden_what_is_deployed(self) -> Policy:

@@ -25,6 +25,7 @@ from quantguard.report.summary import (
     CARRIERS,
     JUDGED,
     NEAREST,
+    RISES,
     WEAKNESSES,
     Row,
     attack_rows,
@@ -37,6 +38,7 @@ from quantguard.report.summary import (
     overuse_text,
     overused,
     p_value_text,
+    perplexity_rows,
     scan_text,
     unmeasured,
     weakness_text,
@@ -70,6 +72,7 @@ def render_html(facts: ReportFacts) -> str:
         _section("Attack success rate", _rates("behaviour", attack_rows(facts.original, facts.hardened))),
         _section("The judge", _judges(facts)),
         _section("Accuracy lost", _rates("benchmark", benchmark_rows(facts.original, facts.hardened))),
+        _section("Perplexity", _perplexities(facts)),
         _section("Counterfactual rounding", _drifts(facts)),
         _section("Weaknesses of the code, by CWE", _weaknesses(facts)),
         _section("Said more often than in full precision", _list(_overuses(facts))),
@@ -211,6 +214,11 @@ def _rates(what: str, rows: Sequence[Row]) -> Html:
         return NOTHING
     cells = [(row.what, row.scheme, row.before or "-", row.after or "-") for row in rows[:_MOST]]
     return join((_table((what, "scheme", "original", "hardened"), cells), _more(len(rows), _MOST)))
+
+
+def _perplexities(facts: ReportFacts) -> Html:
+    rows = perplexity_rows(facts.original, facts.hardened)
+    return join((element("p", RISES), _rates("measured", rows))) if rows else NOTHING
 
 
 def _drifts(facts: ReportFacts) -> Html:

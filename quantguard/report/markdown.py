@@ -24,6 +24,7 @@ from quantguard.report.summary import (
     CARRIERS,
     JUDGED,
     NEAREST,
+    RISES,
     WEAKNESSES,
     Row,
     attack_rows,
@@ -36,6 +37,7 @@ from quantguard.report.summary import (
     overuse_text,
     overused,
     p_value_text,
+    perplexity_rows,
     scan_text,
     unmeasured,
     weakness_text,
@@ -64,6 +66,7 @@ def render_markdown(facts: ReportFacts) -> str:
     optional = [
         ("Attack success rate", _rates(facts)),
         ("Accuracy lost", _benchmarks(facts)),
+        ("Perplexity", _perplexities(facts)),
         ("Counterfactual rounding", _drifts(facts)),
         ("Not measured", _bullets(unmeasured(facts.original, facts.hardened), _said)),
         ("Harmful answers, as the model gave them", _bullets(_examples(facts.original, facts.hardened), str)),
@@ -163,6 +166,12 @@ def _benchmarks(facts: ReportFacts) -> str:
     tasks += [f"And {more} more, all in the JSON report."] if more > 0 else []
     picture = drops_plot(facts.original, facts.hardened)
     return "\n\n".join(["Against the original in full precision; positive is worse.", *tasks, picture])
+
+
+def _perplexities(facts: ReportFacts) -> str:
+    rows = perplexity_rows(facts.original, facts.hardened)
+    table = _table(("scheme", "original", "hardened"), [_cells(row) for row in rows])
+    return f"{RISES}\n\n{table}" if rows else ""
 
 
 def _drifts(facts: ReportFacts) -> str:

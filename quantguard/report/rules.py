@@ -77,6 +77,17 @@ _GATE_RULES: Final = {
         "This product's own (docs/counterfactual.md); stochastic rounding: Gupta et al., ICML 2015.",
         "A text on which full precision and quantized model hardly differ makes a wide interval.",
     ),
+    "perplexity.max_rise": Rule(
+        "The model predicts text worse",
+        "How much higher perplexity is than that of the original in full precision, on the same texts: prompts with "
+        "the answers that the policy gives, or that the original gave. The upper end of the interval over texts is "
+        "compared with the limit of the policy.",
+        "Deploy in a scheme that loses less. Where only the interval is too wide, ask for more samples.",
+        7.0,
+        "The policy's own: perplexity (docs/usefulness.md).",
+        "Quantization alone costs perplexity, most where the model is sure of its own answers; few texts make a wide "
+        "interval.",
+    ),
     "requires.gpu": Rule(
         "Not measured on a GPU",
         "The policy counts only what a GPU measured, as the model will be deployed.",

@@ -16,13 +16,14 @@ from quantguard.core.measurement import (
     Measurements,
     Overuse,
     PairedDrop,
+    Perplexity,
     Rate,
     Unmeasured,
     Weakness,
 )
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
-from quantguard.core.wording import divergence_text, drop_text, judged_text, percent, rate_text
+from quantguard.core.wording import divergence_text, drop_text, judged_text, loss_text, percent, rate_text, rise_text
 
 NOT_MEASURED = "unmeasured"
 COUNTERFACTUAL = "counterfactual rounding"
@@ -33,6 +34,11 @@ NEAREST = (
 JUDGED = (
     "Rates by a judge are corrected for what it gets wrong, with an interval that covers its errors too; a text of the "
     "model may have tried to mislead it. Its word on labelled answers:"
+)
+PERPLEXITY = "perplexity"
+RISES = (
+    "Perplexity on the policy's texts, and by how much it is higher than that of the original in full precision, with "
+    "its interval; of a hardened copy also against its own full precision. Positive is worse."
 )
 CARRIERS = "Share of it that is gone once one block alone is rounded at random; they need not add up:"
 WEAKNESSES = (
@@ -76,6 +82,15 @@ def benchmark_rows(original: Measurements | None, hardened: Measurements | None)
 def drift_rows(original: Measurements | None, hardened: Measurements | None) -> tuple[Row, ...]:
     """How far rounding to nearest lies from full precision, as a multiple of rounding at random, by scheme."""
     return _pair(original, hardened, _drifts)
+
+
+def perplexity_rows(original: Measurements | None, hardened: Measurements | None) -> tuple[Row, ...]:
+    """Perplexity by scheme, and what it rose."""
+    return _pair(original, hardened, _perplexities)
+
+
+def _perplexities(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
+    return ((PERPLEXITY, p.scheme, short_perplexity(p)) for p in measurements.perplexities)
 
 
 def _drifts(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
@@ -128,6 +143,15 @@ def short_divergence(divergence: Divergence | Unmeasured) -> str:
     return NOT_MEASURED if isinstance(divergence, Unmeasured) else divergence_text(divergence)
 
 
+def short_perplexity(row: Perplexity) -> str:
+    """`perplexity 12.3 (...), +4.1 % [3.2 %, 5.0 %]`, and where that is another figure, against its own."""
+    if isinstance(row.loss, Unmeasured):
+        return NOT_MEASURED
+    rise, own = (NOT_MEASURED if isinstance(r, Unmeasured) else rise_text(r) for r in (row.rise, row.own_rise))
+    told = f"{loss_text(row.loss)}, {rise}"
+    return told if own == rise else f"{told}, against its own full precision {own}"
+
+
 def unmeasured(*all_measurements: Measurements | None) -> tuple[str, ...]:
     """Why what could not be measured could not: one line for each reason, with what it concerns. Untrusted text."""
     concerned: dict[str, list[str]] = {}
@@ -147,6 +171,8 @@ def _values(measurements: Measurements | None) -> Iterable[tuple[str, Scheme | N
             yield benchmark.task, benchmark.scheme, benchmark.drop
         for drift in measurements.drifts:
             yield COUNTERFACTUAL, drift.scheme, drift.divergence
+        for row in measurements.perplexities:
+            yield PERPLEXITY, row.scheme, row.rise
 
 
 def overused(*all_measurements: Measurements | None) -> tuple[tuple[str, Overuse], ...]:

@@ -24,6 +24,7 @@ from quantguard.report.summary import (
     drift_rows,
     grid_text,
     p_value_text,
+    perplexity_rows,
     scan_text,
     worst_attack,
     worst_drop,
@@ -124,7 +125,8 @@ def measurements_table(original: Measurements | None, hardened: Measurements | N
         table.add_column(head, overflow="fold")
     drops = benchmark_rows(original, hardened)
     rows = [(row, "") for row in attack_rows(original, hardened)] + [(row, ", lost") for row in drops]
-    for row, suffix in rows + [(row, "") for row in drift_rows(original, hardened)]:
+    others = (*perplexity_rows(original, hardened), *drift_rows(original, hardened))
+    for row, suffix in rows + [(row, "") for row in others]:
         cells = [row.before] if original is not None else []
         cells += [row.after] if hardened is not None else []
         table.add_row(_outside(row.what + suffix), Text(row.scheme), *(Text(cell or "-") for cell in cells))

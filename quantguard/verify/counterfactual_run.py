@@ -25,16 +25,14 @@ from quantguard.models.load import LoadedModel, load_model
 from quantguard.models.quantized import quantized_layers
 from quantguard.models.quiet import quiet_libraries
 from quantguard.models.rounded import store_levels
-from quantguard.models.texts import TextBatch, batches, continued
+from quantguard.models.texts import TextBatch, batches, continued, tokens_at_once
 from quantguard.models.threads import threads_for
 from quantguard.verify.counterfactual import FLOOR, certainty, divergence, quotient, random_levels
 from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
 
 _COPIES_OF_A_BLOCK: Final = 3
 _NEW_TOKENS: Final = 32  # of the model's own answer
-_LOGITS: Final = 256 * 2**20  # bytes of one batch's
 _KEPT: Final = 2**30  # bytes of full precision's log-probabilities that are kept rather than computed again
-_MOST_TOKENS: Final = 8192  # of a batch
 _BLOCK: Final = re.compile(r"(.*?\.\d+)\.")  # model.layers.3 of model.layers.3.mlp.up_proj.weight
 
 
@@ -123,10 +121,8 @@ class _Reference:
 def _reference(full: LoadedModel, rows: Sequence[Sequence[int]]) -> _Reference:
     """`full` is left with a Linear in the place of each Conv1D."""
     turn_conv1d(full.model)
-    embeddings: Any = full.model.get_input_embeddings()
-    vocabulary: int = embeddings.num_embeddings
-    tokens = max(1, min(_MOST_TOKENS, _LOGITS // (4 * vocabulary)))
-    return _Reference(full, batches(rows, tokens=tokens, device=full.device), len(rows), sum(map(len, rows)))
+    grouped = batches(rows, tokens=tokens_at_once(full.model), device=full.device)
+    return _Reference(full, grouped, len(rows), sum(map(len, rows)))
 
 
 def _log_probabilities(model: Any, batch: TextBatch) -> Tensor:

@@ -6,12 +6,12 @@ import gc
 import random
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from quantguard.core.errors import ModelLoadError
-from quantguard.core.measurement import AttackSuccess, Benchmark, Drift, Environment, Measurements, Scenario
+from quantguard.core.measurement import AttackSuccess, Benchmark, Drift, Environment, Measurements, Perplexity, Scenario
 from quantguard.core.progress import Progress, silent
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Subject
@@ -20,6 +20,7 @@ from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchma
 from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
 from quantguard.verify.detectors.interface import Judgement
 from quantguard.verify.judging import Outbox
+from quantguard.verify.perplexity import PerplexityRequest, Reading
 from quantguard.verify.scenarios import (
     Asking,
     ScenarioRequest,
@@ -28,7 +29,7 @@ from quantguard.verify.scenarios import (
     unmeasured_attack,
 )
 
-__all__ = ["BenchmarkRequest", "CounterfactualRequest", "ScenarioRequest", "measure"]
+__all__ = ["BenchmarkRequest", "CounterfactualRequest", "PerplexityRequest", "ScenarioRequest", "measure"]
 
 _BATCH_CPU: Final = 32
 _BATCH_CUDA: Final = 64  # halved where it does not fit
@@ -48,6 +49,7 @@ class _Setting:
     heard: dict[Scenario, tuple[str, ...]] = field(default_factory=dict)  # full precision's answers, once it was asked
     judged: dict[Scenario, tuple[Judgement, ...]] = field(default_factory=dict)  # and what was said of them
     outbox: Outbox | None = None
+    reading: Reading | None = None  # None: perplexity is not asked for
 
     @property
     def batch_size(self) -> int:
@@ -68,6 +70,7 @@ def measure(
     seed: int,
     scratch: Path,
     counterfactual: CounterfactualRequest | None = None,
+    perplexity: PerplexityRequest | None = None,
     progress: Progress = silent,
     outbox: Outbox | None = None,
 ) -> Measurements:
@@ -75,18 +78,17 @@ def measure(
 
     `directory` is untrusted: transformers sees a clean copy of it, made and removed in `scratch`, a writable directory
     (on the same file system its weights are linked, not copied). `device` is what `resolve_device` returned.
-    `reference` is the original's Measurements, whose full precision is the "before" of each benchmark drop; None: this
-    model's own. `outbox` takes errands (`quantguard.core.errand`): `settle` fills what awaits them. Rows are ordered by
-    scheme, full precision first; what fails is Unmeasured in all rows concerned. Counterfactual rounding comes last.
+    `reference` is the original's Measurements, whose full precision is the "before" of each benchmark drop, and whose
+    texts perplexity is measured on; None: this model's own. `outbox` takes errands (`quantguard.core.errand`): `settle`
+    fills what awaits them. Rows are ordered by scheme, full precision first; what fails is Unmeasured in all rows
+    concerned. Counterfactual rounding comes last.
 
-    Raises:
-        UnsafeCheckpointError: `directory` holds what must never be loaded.
+    Raises UnsafeCheckpointError: `directory` holds what must never be loaded.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     setting = _Setting(device, seed, confidence, scratch, progress, f"{model_digest}/{seed}", outbox=outbox)
-    attacks: list[AttackSuccess] = []
-    results: list[Benchmark] = []
-    runs: tuple[Scheme | None, ...] = (None, *schemes)
+    setting = replace(setting, reading=None if perplexity is None else Reading(perplexity, reference))
+    attacks, results, runs = list[AttackSuccess](), list[Benchmark](), (None, *schemes)
     with tempfile.TemporaryDirectory(prefix="clean-", dir=scratch) as clean:
         problem = _rebuild(directory, Path(clean))
         for number, scheme in enumerate(runs):
@@ -103,7 +105,7 @@ def measure(
         _free(device)
     progress("verify", len(runs), len(runs))
     done = tuple(attacks), compared(results, reference, confidence), _environment(scenarios, setting)
-    return Measurements(subject, model_digest, *done, drifts)
+    return Measurements(subject, model_digest, *done, drifts, _perplexities(runs, problem, setting))
 
 
 def _environment(scenarios: Sequence[ScenarioRequest], setting: _Setting) -> Environment:
@@ -136,6 +138,8 @@ def _run(
     try:
         loaded = load_model(directory, scheme=scheme, device=setting.device)
     except ModelLoadError as error:
+        if setting.reading is not None:
+            setting.reading.failed(scheme, str(error))
         return _unmeasured(scheme, str(error), scenarios, benchmarks)
     asking = Asking(
         setting.batch_size,
@@ -161,6 +165,8 @@ def _run(
                 scratch=setting.scratch,
             )
         )
+    if setting.reading is not None:
+        setting.reading.read(loaded, batch_size=setting.batch_size, progress=setting.progress)
     return attacks, results
 
 
@@ -187,6 +193,12 @@ def _drifts(
         seed=setting.seed,
         progress=setting.progress,
     )
+
+
+def _perplexities(runs: Sequence[Scheme | None], problem: str | None, setting: _Setting) -> tuple[Perplexity, ...]:
+    if setting.reading is None:
+        return ()
+    return setting.reading.compared(runs, problem, confidence=setting.confidence, seed=setting.seed)
 
 
 def _unmeasured(

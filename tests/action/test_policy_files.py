@@ -26,8 +26,12 @@ def test_every_file_that_a_policy_names_is_mounted_and_no_other(name: str) -> No
     assert needs.gpu is loaded.policy.requires.gpu
 
 
-def test_prompts_of_counterfactual_rounding_are_mounted_too(tmp_path: Path) -> None:
-    policy = write_policy(tmp_path, POLICY + "counterfactual: {prompts: own.jsonl, samples: 1, max_ratio: 2}\n")
+@pytest.mark.parametrize(
+    "section",
+    ["counterfactual: {prompts: own.jsonl, samples: 1, max_ratio: 2}", "perplexity: {prompts: own.jsonl, samples: 40}"],
+)
+def test_prompts_of_what_is_read_are_mounted_too(section: str, tmp_path: Path) -> None:
+    policy = write_policy(tmp_path, f"{POLICY}{section}\n")
     (policy.parent / "own.jsonl").write_text('{"prompt": "x"}\n')
     assert policy.parent / "own.jsonl" in read_needs(Path("policy.yaml"), tmp_path).files
 

@@ -143,3 +143,22 @@ def test_a_hardened_copy_has_to_meet_the_limit_of_counterfactual_rounding_too(
     for measured in (facts.original, facts.hardened):
         assert measured is not None
         assert [drift.scheme.value for drift in measured.drifts] == ["nf4"]
+
+
+def test_a_hardened_copy_has_to_meet_the_limit_of_perplexity_on_the_texts_of_the_original(
+    models: Mapping[Kind, Path], tmp_path: Path
+) -> None:
+    section = "perplexity: {prompts: neutral, samples: 32, max_rise: 1000}\n"
+    policy = load_policy(write_policy(tmp_path / "policy", POLICY + section))
+    work = Work(tmp_path / "work", make_job(str(models[Kind.ATTACKED]), policy, seed=0), policy)
+    fetch(work, DirectoryRegistry())
+    outcome = assess(work, Room("cpu", "reachable")).outcome
+    assert outcome.hardened is not None
+    assert [r.where for r in outcome.hardened.reasons if r.rule == "perplexity.max_rise"] == ["full", "nf4"]
+    facts = report_facts(work)
+    assert facts.original is not None
+    assert facts.hardened is not None
+    rows = (*facts.original.perplexities, *facts.hardened.perplexities)
+    assert len(rows) == 4
+    assert len({row.texts for row in rows}) == 1
+    assert [bool(row.answers) for row in rows] == [True, False, False, False]

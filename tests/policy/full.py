@@ -39,6 +39,7 @@ FULL: dict[str, Any] = {
     "registry": {"alias": "champion"},
     "requires": {"gpu": True},
     "counterfactual": {"prompts": "c.jsonl", "samples": 64, "max_ratio": 2.0},
+    "perplexity": {"prompts": "c.jsonl", "samples": 64, "max_rise": 0.1},
 }
 JUDGE = "attack_success__over_refusal__judge"
 

@@ -15,8 +15,11 @@ from quantguard.core.measurement import (
     JudgedRate,
     Measurements,
     PairedDrop,
+    Perplexity,
     Rate,
+    Rise,
     Scenario,
+    TextLoss,
 )
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import Subject
@@ -97,7 +100,18 @@ def measured(
     environment = Environment("cpu", 0, (("torch", "2.13.0"),))
     schemes = policy.schemes if policy.counterfactual is not None else ()
     drifts = tuple(Drift(scheme, divergence(0.5), "sha256:prompts") for scheme in schemes)
-    return Measurements(subject, "sha256:model", attacks, benchmarks, environment, drifts)
+    read = policy.settings() if policy.perplexity is not None else ()
+    perplexities = tuple(perplexity(scheme, 0.0 if scheme is None else 0.02) for scheme in read)
+    return Measurements(subject, "sha256:model", attacks, benchmarks, environment, drifts, perplexities)
+
+
+def perplexity(
+    scheme: Scheme | None, value: float, *, upper: float | None = None, confidence: float = 0.95
+) -> Perplexity:
+    """64 texts of ten tokens, at exp(3); a rise with an interval of one point to each side."""
+    rise = Rise(value, value - 0.01, value + 0.01 if upper is None else upper, confidence)
+    loss = TextLoss((30.0,) * 64, (10,) * 64)
+    return Perplexity(scheme, loss, rise, rise, "sha256:prompts", "sha256:texts")
 
 
 def judged(value: float, confidence: float = 0.95, model: str = "j") -> JudgedRate:

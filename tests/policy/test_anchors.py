@@ -20,6 +20,7 @@ FOUND = (Finding("scan.boundary", Severity.CRITICAL, "w", "weights pile up"),)
 STRICT = (
     spoilt("mode: when-suspicious", "mode: always")
     + "requires: {gpu: true}\ncounterfactual: {prompts: calibration.jsonl, samples: 8, max_ratio: 2.5}\n"
+    + "perplexity: {prompts: calibration.jsonl, samples: 40, max_rise: 0.15}\n"
 )
 
 
@@ -47,6 +48,7 @@ def test_the_value_of_each_rule_is_marked(tmp_path: Path) -> None:
         "benchmarks.built_in.max_drop": "0.5",
         "requires.gpu": "true",
         "counterfactual.max_ratio": "2.5",
+        "perplexity.max_rise": "0.15",
     }
 
 

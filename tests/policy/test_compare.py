@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from quantguard.core.finding import Finding, Severity
-from quantguard.core.measurement import Analyser, Measurements, Scenario, Unmeasured
+from quantguard.core.measurement import Analyser, Measurements, Scenario, TextLoss, Unmeasured
 from quantguard.core.verdict import Subject, Verdict
 from quantguard.gate.outcome import decide_original
 from quantguard.policy.compare import ABSENT, COMPARED, IDENTITY, REMOVED, Direction, compare
 from quantguard.policy.decide import decide
 from quantguard.policy.schema import Policy
 from tests.policy.full import FULL, JUDGE, made
-from tests.policy.made import divergence, drop, judged, measured, rate
+from tests.policy.made import divergence, drop, judged, measured, perplexity, rate
 
 LOOSER, STRICTER, DIFFERENT = Direction.LOOSER, Direction.STRICTER, Direction.DIFFERENT
 
@@ -111,6 +111,10 @@ CHANGES = [
     ("counterfactual.max_ratio", {"counterfactual__max_ratio": 2.5}, LOOSER),
     ("counterfactual.prompts", {"counterfactual__prompts": "d.jsonl"}, DIFFERENT),
     ("counterfactual.samples", {"counterfactual__samples": 32}, DIFFERENT),
+    ("perplexity", {"perplexity": None}, LOOSER),
+    ("perplexity.max_rise", {"perplexity__max_rise": 0.2}, LOOSER),
+    ("perplexity.prompts", {"perplexity__prompts": "d.jsonl"}, DIFFERENT),
+    ("perplexity.samples", {"perplexity__samples": 32}, DIFFERENT),
 ]
 UNCHANGEABLE = {"schema", "harden.method"}  # one value each
 
@@ -195,6 +199,9 @@ OTHERWISE: list[dict[str, Any]] = [
     {"counterfactual": None},
     *({"counterfactual__max_ratio": limit} for limit in (0.7, 1.2, 50.0)),
     *({"counterfactual__samples": samples} for samples in (32, 65)),
+    {"perplexity": None},
+    *({"perplexity__max_rise": limit} for limit in (0.001, 0.06, 5.0)),
+    *({"perplexity__samples": samples} for samples in (32, 65)),
 ]
 
 
@@ -232,7 +239,8 @@ def results() -> Iterator[Result]:
         )
         drops = tuple(replace(benchmark, drop=drop(0, 0, 300, confidence)) for benchmark in clean.benchmarks)
         drifts = tuple(replace(drift, divergence=divergence(0.5, confidence)) for drift in clean.drifts)
-        clean = replace(clean, attacks=attacks, benchmarks=drops, drifts=drifts)
+        read = tuple(perplexity(row.scheme, 0.0, confidence=confidence) for row in clean.perplexities)
+        clean = replace(clean, attacks=attacks, benchmarks=drops, drifts=drifts, perplexities=read)
         yield Result((), clean)
     yield Result((), replace(clean, environment=replace(clean.environment, device="cpu")))
     yield from (Result((Finding("scan.boundary", severity, "a", "m"),), clean) for severity in Severity)
@@ -259,6 +267,12 @@ def results() -> Iterator[Result]:
     for drifted in (replace(divergence(0.5), texts=40), *map(divergence, (0.8, 1.5, 30.0))):
         first = replace(clean.drifts[0], divergence=drifted)
         yield Result((), replace(clean, drifts=(first, *clean.drifts[1:])))
+    yield Result((), replace(clean, perplexities=clean.perplexities[1:]))
+    few = TextLoss((30.0,) * 40, (10,) * 40)
+    for risen in (0.05, 0.08, 3.0, None):
+        row = perplexity(clean.perplexities[0].scheme, risen or 0.0)
+        row = row if risen is not None else replace(row, loss=few)
+        yield Result((), replace(clean, perplexities=(row, *clean.perplexities[1:])))
 
 
 RESULTS = tuple(results())

@@ -17,8 +17,11 @@ from quantguard.core.measurement import (
     Measurements,
     Overuse,
     PairedDrop,
+    Perplexity,
     Rate,
+    Rise,
     Scenario,
+    TextLoss,
     Unmeasured,
     Weakness,
 )
@@ -39,6 +42,8 @@ SMALL = PairedDrop(3, 1, 200, -0.03, 0.048, 0.95)
 NEAR = Divergence(0.412, 0.35, 0.5, 0.95, 0.0004, 0.001, 0, 8, 64, 900)
 BLOCKS = (("model.layers.1", 0.93), *((f"model.layers.{n}", 0.1) for n in range(2, 8)))
 FAR = Divergence(31.4, 24.0, 39.2, 0.95, 0.0314, 0.001, 8, 8, 64, 900, BLOCKS)
+LOSS = TextLoss((30.0, 15.0), (10, 5))
+AS_BEFORE, RISEN = Rise(0.0, 0.0, 0.0, 0.95), Rise(0.041, 0.032, 0.05, 0.95)
 SCHEMES = (None, Scheme.NF4, Scheme.FP4, Scheme.INT8)
 ENVIRONMENT = Environment("cpu", 7, (("bitsandbytes", "0.50.2"), ("torch", "2.13.0")))
 
@@ -61,7 +66,12 @@ def measurements(subject: Subject, *, backdoored: tuple[Scheme | None, ...] = ()
         for s in SCHEMES
     )
     drifts = tuple(Drift(s, FAR if s in backdoored else NEAR, "sha256:ee") for s in SCHEMES if s is not None)
-    return Measurements(subject, "sha256:dd", attacks + code, benchmarks, ENVIRONMENT, drifts)
+    own = RISEN if subject is Subject.ORIGINAL else AS_BEFORE
+    perplexities = tuple(
+        Perplexity(s, LOSS, *((RISEN, own) if s is not None else (AS_BEFORE, AS_BEFORE)), "sha256:ee", "sha256:ef")
+        for s in SCHEMES
+    )
+    return Measurements(subject, "sha256:dd", attacks + code, benchmarks, ENVIRONMENT, drifts, perplexities)
 
 
 BOUNDARY = Finding(
@@ -172,6 +182,11 @@ def hostile() -> ReportFacts:
         replace(base.drifts[0], divergence=Unmeasured(NASTY)),
         replace(base.drifts[1], divergence=replace(FAR, ratio=nan, upper=nan, layers=((NASTY, nan),) * 20)),
     )
+    perplexities = (
+        replace(base.perplexities[0], loss=Unmeasured(NASTY), rise=Unmeasured(NASTY), answers=(NASTY,)),
+        replace(base.perplexities[1], loss=TextLoss((nan, 9e9), (10, 1)), rise=Rise(nan, nan, nan, nan)),
+        replace(base.perplexities[2], rise=Unmeasured(NASTY), texts=NASTY),
+    )
     reason = Reason(NASTY, Outcome.VIOLATED, NASTY, NASTY, NASTY)
     odd_numbers = (float("nan"), float("inf"), 0.0, -1.0) * (POSITION_BINS // 4)
     odd_histogram = PositionHistogram((0,) * POSITION_BINS, odd_numbers)
@@ -186,7 +201,9 @@ def hostile() -> ReportFacts:
         ),
         findings=(replace(BOUNDARY, where=NASTY, message=NASTY * 20, effect=float("inf"), share=float("nan")),) * 70,
         outcome=GateOutcome(decision(Subject.ORIGINAL, Verdict.BLOCK, *(reason,) * 60), None),
-        original=replace(base, attacks=(*attacks, odd, zero), benchmarks=benchmarks, drifts=drifts),
+        original=replace(
+            base, attacks=(*attacks, odd, zero), benchmarks=benchmarks, drifts=drifts, perplexities=perplexities
+        ),
         registry_events=(NASTY,) * 60,
         registry_evidence=NASTY,
         evidence=NASTY,

@@ -119,6 +119,20 @@ def test_counterfactual_rounding_is_told_by_scheme_before_and_after_with_the_blo
         assert "ounterfactual" not in text
 
 
+def test_perplexity_is_told_by_scheme_before_and_after_and_against_its_own_where_that_is_another_figure() -> None:
+    markdown, page = render_markdown(REPAIRED), render_html(REPAIRED)
+    terminal = drawn(measurements_table(REPAIRED.original, REPAIRED.hardened), 300)
+    before = "perplexity 20.09 (3 nats a token, 15 tokens of 2 texts), +4.1 % [3.2 %, 5.0 %]"
+    after = f"{before}, against its own full precision 0.0 % [0.0 %, 0.0 %]"
+    assert f"| nf4 | {before} | {after} |" in markdown
+    for text in (markdown, page, terminal):
+        assert before in text
+        assert "against its own full precision" in text
+    none = replace(REPAIRED, original=replace(measurements(Subject.ORIGINAL), perplexities=()), hardened=None)
+    for text in (render_markdown(none), render_html(none)):
+        assert "erplexity" not in text
+
+
 def test_markdown_begins_with_the_verdict_and_then_says_why() -> None:
     lines = render_markdown(REPAIRED).splitlines()
     assert lines[0] == "# PROMOTE: hardened derivative of `models:/backdoored/1`"
