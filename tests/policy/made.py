@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from scipy.stats import beta
 
@@ -137,6 +139,15 @@ def divergence(ratio: float, confidence: float = 0.95) -> Divergence:
         tokens=900,
         layers=(("model.layers.1", 0.93), ("model.layers.0", 0.2), ("model.layers.2", -0.1)) if ratio > 3 else (),
     )
+
+
+def misread(clean: Sequence[Perplexity]) -> Iterator[tuple[Perplexity, ...]]:
+    """`clean` with one flaw at a time, in its first row."""
+    first, *others = clean
+    few = replace(first, loss=TextLoss((30.0,) * 40, (10,) * 40))
+    yield tuple(others)
+    for row in (few, *(perplexity(first.scheme, risen) for risen in (0.05, 0.08, 3.0))):
+        yield (row, *others)
 
 
 SCHEMES: tuple[Scheme | None, ...] = POLICY.settings()

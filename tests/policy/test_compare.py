@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from quantguard.core.finding import Finding, Severity
-from quantguard.core.measurement import Analyser, Measurements, Scenario, TextLoss, Unmeasured
+from quantguard.core.measurement import Analyser, Measurements, Scenario, Unmeasured
 from quantguard.core.verdict import Subject, Verdict
 from quantguard.gate.outcome import decide_original
 from quantguard.policy.compare import ABSENT, COMPARED, IDENTITY, REMOVED, Direction, compare
 from quantguard.policy.decide import decide
 from quantguard.policy.schema import Policy
 from tests.policy.full import FULL, JUDGE, made
-from tests.policy.made import divergence, drop, judged, measured, perplexity, rate
+from tests.policy.made import divergence, drop, judged, measured, misread, perplexity, rate
 
 LOOSER, STRICTER, DIFFERENT = Direction.LOOSER, Direction.STRICTER, Direction.DIFFERENT
 
@@ -198,10 +198,9 @@ OTHERWISE: list[dict[str, Any]] = [
     {"requires__gpu": False},
     {"counterfactual": None},
     *({"counterfactual__max_ratio": limit} for limit in (0.7, 1.2, 50.0)),
-    *({"counterfactual__samples": samples} for samples in (32, 65)),
+    *({f"{key}__samples": samples} for key in ("counterfactual", "perplexity") for samples in (32, 65)),
     {"perplexity": None},
     *({"perplexity__max_rise": limit} for limit in (0.001, 0.06, 5.0)),
-    *({"perplexity__samples": samples} for samples in (32, 65)),
 ]
 
 
@@ -267,12 +266,7 @@ def results() -> Iterator[Result]:
     for drifted in (replace(divergence(0.5), texts=40), *map(divergence, (0.8, 1.5, 30.0))):
         first = replace(clean.drifts[0], divergence=drifted)
         yield Result((), replace(clean, drifts=(first, *clean.drifts[1:])))
-    yield Result((), replace(clean, perplexities=clean.perplexities[1:]))
-    few = TextLoss((30.0,) * 40, (10,) * 40)
-    for risen in (0.05, 0.08, 3.0, None):
-        row = perplexity(clean.perplexities[0].scheme, risen or 0.0)
-        row = row if risen is not None else replace(row, loss=few)
-        yield Result((), replace(clean, perplexities=(row, *clean.perplexities[1:])))
+    yield from (Result((), replace(clean, perplexities=rows)) for rows in misread(clean.perplexities))
 
 
 RESULTS = tuple(results())
