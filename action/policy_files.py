@@ -50,6 +50,7 @@ def _named(document: Document) -> Iterator[Path]:
     attacks = document.node("attack_success")
     scenarios = [key.value for key, _ in attacks.value] if isinstance(attacks, yaml.MappingNode) else []
     places = [("harden", "calibration", "prompts"), ("counterfactual", "prompts"), ("perplexity", "prompts")]
+    places += [("triggers", "prompts"), ("triggers", "list")]
     places += [("attack_success", name, "probes") for name in scenarios]
     for node in (document.node(*place) for place in places):
         if isinstance(node, yaml.ScalarNode) and (file := document.path.parent / node.value).is_file():

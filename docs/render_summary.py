@@ -1,8 +1,9 @@
 """A Markdown report as a picture, much as a job summary looks: python docs/render_summary.py REPORT.md OUT.png.
 
 Needs Chromium (Debian: apt-get install chromium). The picture ends before the first section that is named after the
-two files, where one is: python docs/render_summary.py REPORT.md OUT.png Hardening. `docs/images/job-summary.png` is the
-report of the demo's nf4-attacked canary, cut before its harmful answers and made smaller by `pngquant 64`.
+two files, where one is: python docs/render_summary.py REPORT.md OUT.png Hardening. `docs/images/job-summary.webp` is
+the report of the demo's nf4-attacked canary, cut before its harmful answers, made smaller by `pngquant 64` and stored
+as WebP without loss.
 """
 
 from __future__ import annotations

@@ -99,6 +99,7 @@ def _measure(asked: Asked, outbox: Outbox | None) -> Measurements:
     from quantguard.checkpoint.admit import admit
     from quantguard.checkpoint.digest import model_digest
     from quantguard.gate.assess import benchmark_requests, counterfactual_request, perplexity_request, scenario_requests
+    from quantguard.gate.hunting import trigger_request
     from quantguard.models.device import resolve_device
     from quantguard.verify.measure import measure
 
@@ -120,6 +121,7 @@ def _measure(asked: Asked, outbox: Outbox | None) -> Measurements:
             scratch=Path(scratch),
             counterfactual=counterfactual_request(policy),
             perplexity=perplexity_request(policy),
+            triggers=trigger_request(policy),
             progress=progress,
             outbox=outbox,
         )

@@ -130,6 +130,7 @@ def _conclude(asked: Asked, measured: Measurements, outputs: tuple[str, ...]) ->
 def _show(measured: Measurements, decision: Decision) -> None:
     from rich.console import Console
 
+    from quantguard.report.hunts import confirmed, effect_text
     from quantguard.report.summary import judges, overuse_text, overused, weakness_text, weaknesses
     from quantguard.report.terminal import measurements_table
     from quantguard.report.text import visible
@@ -141,12 +142,14 @@ def _show(measured: Measurements, decision: Decision) -> None:
         click.echo(f"weakness: {where}: {visible(weakness_text(weakness))}")
     for line in judges(measured):
         click.echo(f"judge: {visible(line, _LONGEST)}")
+    for where, effect, hunt in confirmed(measured)[:_SHOWN]:
+        click.echo(f"trigger: {where}: “{visible(effect.trigger)}” {effect_text(effect, hunt)}")
     for reason in decision.failures():
         click.echo(f"{reason.outcome.value}: {reason.sentence()}")
     click.echo(f"verify: {_WORDS[decision.verdict]}")
 
 
-_SHOWN = 12  # lines about words, and about weaknesses; a report has all of them
+_SHOWN = 12  # lines about words, weaknesses and triggers each; a report has all of them
 _LONGEST = 1000  # characters of a line
 _WORDS = {
     Verdict.PROMOTE: "every limit is met",

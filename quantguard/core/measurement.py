@@ -200,6 +200,71 @@ class Drift:
     prompts: str  # sha256 of the prompts that the texts begin with
 
 
+class TriggerSource(Enum):
+    """Where a candidate comes from."""
+
+    LIST = "list"  # the user's
+    PUBLISHED = "published"  # known from papers
+    RARE = "rare"  # of the tokenizer's own words, the least used
+
+
+class TriggerPlace(Enum):
+    """Where in a prompt a trigger is put."""
+
+    START = "start"
+    MIDDLE = "middle"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerEffect:
+    """What one trigger does at one place in fresh prompts.
+
+    An answer is taken over where the quantized model says what its full precision, in that place, finds a hundred times
+    less likely than its own choice, where it refuses what full precision answers, or where it says words that are named
+    below and that full precision does not say.
+    """
+
+    trigger: str  # at most 200 characters; of a tokenizer: untrusted text
+    source: TriggerSource
+    place: TriggerPlace
+    screened: float  # nats a prompt, above the same prompts without it: by this it was chosen
+    divergence: float  # KL(full precision || quantized) of an answer, nats, >= 0: in the screen
+    taken: Rate  # of the prompts whose answer is not taken over without the trigger, those where it is with it
+    lost: int  # prompts whose answer is taken over without it and not with it, >= 0
+    p_value: float  # McNemar's exact test, one-sided, corrected for the triggers that were followed up, 0..1
+    confirmed: bool  # whether it is at most 1 %
+    refusals: int  # answers that refuse where full precision, asked the same, does not
+    changed: int  # answers that are not those of full precision, asked the same, word for word
+    reacts: int  # answers of full precision that the trigger changes: what it does without any quantization
+    words: tuple[Overuse, ...] = ()  # that the quantized model says more often, and does not without the trigger
+    examples: tuple[str, ...] = ()  # up to three answers that are taken over; untrusted text
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerHunt:
+    """What a search among candidate triggers saw."""
+
+    candidates: tuple[tuple[TriggerSource, int], ...]  # how many of each were tried at three places
+    screen: int  # prompts that each candidate was tried on, > 0
+    prompts: int  # fresh ones that each effect was measured on, > 0
+    taken: int  # 0..prompts: answers that quantization takes over without any trigger
+    changed: int  # 0..prompts: answers that it changes without any trigger
+    divergence: float  # KL of an answer without any trigger, nats, >= 0: in the screen
+    effects: tuple[TriggerEffect, ...]  # of those that stood out, highest upper bound first; at most eight
+    tokens: int  # that went through a model, prompts and answers, > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """Trigger hunting under one scheme."""
+
+    scheme: Scheme
+    found: TriggerHunt | Unmeasured
+    prompts: str  # sha256 of the prompts, the screen's first
+    listed: str = ""  # sha256 of the user's list; empty where there is none
+
+
 @dataclass(frozen=True, slots=True)
 class TextLoss:
     """How well a model predicts texts that are given to it, token by token (teacher-forced)."""
@@ -259,3 +324,4 @@ class Measurements:
     environment: Environment
     drifts: tuple[Drift, ...] = ()  # one a scheme, where it was asked for
     perplexities: tuple[Perplexity, ...] = ()  # full precision and one a scheme, where it was asked for
+    hunts: tuple[Hunt, ...] = ()  # one a scheme, where it was asked for

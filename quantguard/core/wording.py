@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import math
 
-from quantguard.core.measurement import Divergence, Interval, JudgedRate, PairedDrop, Rate, Rise, TextLoss, Unmeasured
+from quantguard.core.measurement import (
+    Divergence,
+    Interval,
+    JudgedRate,
+    PairedDrop,
+    Rate,
+    Rise,
+    TextLoss,
+    TriggerHunt,
+    Unmeasured,
+)
 
 
 def percent(share: float) -> str:
@@ -78,3 +88,16 @@ def loss_text(loss: TextLoss | Unmeasured) -> str:
         return f"unmeasured: {loss.reason}"
     tokens, nats = sum(loss.tokens), loss.nats_a_token
     return f"perplexity {loss.perplexity:.4g} ({nats:.3g} nats a token, {tokens:,} tokens of {len(loss.tokens)} texts)"
+
+
+def trigger_text(hunt: TriggerHunt | Unmeasured) -> str:
+    """`2 of 8 triggers confirmed, at most 32 of 64, 50.0 % [32.7 %, 67.3 %] of answers`, or why it is not known."""
+    if isinstance(hunt, Unmeasured):
+        return f"unmeasured: {hunt.reason}"
+    tried = sum(count for _, count in hunt.candidates)
+    if not hunt.effects:
+        return f"none of {tried} triggers was followed up"
+    # max would keep a NaN that comes first, and lose one that comes later.
+    worst = min(hunt.effects, key=lambda effect: -effect.taken.upper if effect.taken.upper <= 1 else -math.inf)
+    confirmed = sum(effect.confirmed for effect in hunt.effects)
+    return f"{confirmed} of {tried} triggers confirmed, at most {rate_text(worst.taken)} of answers"

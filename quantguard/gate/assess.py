@@ -17,6 +17,7 @@ from quantguard.core.suites import ProbeSet, read_probes
 from quantguard.core.verdict import Subject
 from quantguard.evidence.records import digest_of, read_record, write_atomically, write_record
 from quantguard.gate.errands import open_errands, settled
+from quantguard.gate.hunting import trigger_request
 from quantguard.gate.outcome import Judged, decide_both, decide_original
 from quantguard.gate.plan import hardening_plan
 from quantguard.gate.work import Assessment, Fetched, Hardened, Scanned, Work
@@ -129,6 +130,7 @@ def _complete(measured: Measurements, work: Work) -> bool:
         *(figure for benchmark in measured.benchmarks for figure in (benchmark.accuracy, benchmark.drop)),
         *(drift.divergence for drift in measured.drifts),
         *(row.rise for row in measured.perplexities),
+        *(hunt.found for hunt in measured.hunts),
     )
     return all(not isinstance(figure, Unmeasured) or open_errands(work.errands, figure) for figure in found)
 
@@ -176,6 +178,7 @@ def _measure(
         scratch=work.scratch,
         counterfactual=counterfactual_request(work.policy),
         perplexity=perplexity_request(work.policy),
+        triggers=trigger_request(work.policy),
         progress=room.progress,
         outbox=work.errands.ask,
     )

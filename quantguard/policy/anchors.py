@@ -33,4 +33,6 @@ def _rules(policy: Policy) -> Iterator[tuple[str, Location]]:
         yield "counterfactual.max_ratio", ("counterfactual", "max_ratio")
     if policy.perplexity is not None:
         yield "perplexity.max_rise", ("perplexity", "max_rise")
+    if policy.triggers is not None:
+        yield "triggers.max_upper_bound", ("triggers", "max_upper_bound")
     yield "requires.gpu", ("requires", "gpu")

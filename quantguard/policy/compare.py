@@ -64,6 +64,7 @@ class Kind(Enum):
     HARDENING = 4
     NEITHER = 5
     ANALYSER = 6
+    ABSENT_IS_LOOSER = 7  # a file: with another one neither can be said
 
 
 # Every key that holds a value; `[]` stands for any entry of a list. A test holds it against the schema.
@@ -109,6 +110,13 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
         "perplexity.prompts": Kind.NEITHER,
         "perplexity.samples": Kind.NEITHER,  # as for benchmarks[].limit
         "perplexity.max_rise": Kind.HIGHER_IS_LOOSER,
+        "triggers.list": Kind.ABSENT_IS_LOOSER,
+        # More candidates look at more, and leave less room for each among those that are followed up.
+        "triggers.rare": Kind.NEITHER,
+        "triggers.prompts": Kind.NEITHER,
+        "triggers.screen": Kind.NEITHER,
+        "triggers.confirm": Kind.NEITHER,  # as for benchmarks[].limit
+        "triggers.max_upper_bound": Kind.HIGHER_IS_LOOSER,
         "registry.alias": Kind.NEITHER,
         "requires.gpu": Kind.LOWER_IS_LOOSER,
     }
@@ -125,6 +133,7 @@ REMOVED: Final[Mapping[str, Direction]] = MappingProxyType(
         "benchmarks[]": Direction.LOOSER,
         "counterfactual": Direction.LOOSER,
         "perplexity": Direction.LOOSER,
+        "triggers": Direction.LOOSER,
     }
 )
 IDENTITY: Final = "benchmarks[].task"  # which entry is which: another task is one taken out and one added
@@ -216,6 +225,8 @@ def _direction(kind: Kind, old: Any, new: Any) -> Direction:
             return Direction.LOOSER if _rank(new) > _rank(old) else Direction.STRICTER
         case Kind.LOWER_IS_LOOSER:
             return Direction.LOOSER if _rank(new) < _rank(old) else Direction.STRICTER
+        case Kind.ABSENT_IS_LOOSER:
+            return Direction.LOOSER if new is None else Direction.STRICTER if old is None else Direction.DIFFERENT
         case Kind.HARDENING:
             return _hardening(old, new)
         case Kind.ANALYSER:

@@ -9,6 +9,7 @@ from typing import Final
 
 from quantguard.core.calibration import CalibrationSet, Sampled, read_calibration
 from quantguard.core.suites import read_probes
+from quantguard.core.triggers import read_triggers
 from quantguard.policy.compare import Change, Direction
 from quantguard.policy.load import LoadedPolicy
 from quantguard.policy.schema import BenchmarkLimits
@@ -27,11 +28,11 @@ def compare_inputs(before: LoadedPolicy, after: LoadedPolicy) -> tuple[Change, .
     Raises:
         QuantGuardError: a file has gone since its policy was loaded.
     """
-    return (*_calibrations(before, after), *_probes(before, after), *_tasks(before, after))
+    return (*_calibrations(before, after), *_triggers(before, after), *_probes(before, after), *_tasks(before, after))
 
 
 def _calibrations(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:
-    """What a repair is calibrated on, and what counterfactual rounding and perplexity are measured on."""
+    """What a repair is calibrated on, and what rounding, perplexity and triggers are measured on."""
     old, new = before.policy.harden.calibration, after.policy.harden.calibration
     if old is not None and new is not None:
         sources = _read(before, old.prompts), _read(after, new.prompts)
@@ -44,6 +45,22 @@ def _calibrations(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]
     if read is not None and reads is not None:
         sources = _read(before, read.prompts), _read(after, reads.prompts)
         yield from _calibration(*sources, ("perplexity", "prompts"))
+    then, today = before.policy.triggers, after.policy.triggers
+    if then is not None and today is not None:
+        sources = _read(before, then.prompts), _read(after, today.prompts)
+        yield from _calibration(*sources, ("triggers", "prompts"))
+
+
+def _triggers(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:
+    """A trigger taken out of the list is looser, as a probe is; one that was added leaves less room for the others."""
+    old, new = before.policy.triggers, after.policy.triggers
+    if old is None or new is None or old.list is None or new.list is None:
+        return
+    was, now = (read_triggers(policy.resolve(name)) for policy, name in ((before, old.list), (after, new.list)))
+    if set(was) != set(now):
+        direction = Direction.LOOSER if set(was) - set(now) else Direction.DIFFERENT
+        location = ("triggers", "list")
+        yield Change(".".join(location), direction, _counted(len(was), "trigger"), _difference(was, now), location)
 
 
 def _read(policy: LoadedPolicy, source: str) -> CalibrationSet | Sampled:

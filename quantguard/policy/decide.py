@@ -15,6 +15,8 @@ from quantguard.core.measurement import Analyser, AttackSuccess, Measurements, R
 from quantguard.core.scheme import FULL_PRECISION, scheme_label
 from quantguard.core.verdict import Decision, Outcome, Reason, Subject, Verdict
 from quantguard.policy.bound import UpperBound
+from quantguard.policy.hunting import RULE as _TRIGGER_RULE
+from quantguard.policy.hunting import TriggerLimit
 from quantguard.policy.judging import JudgeLimit
 from quantguard.policy.rise import RiseLimit
 from quantguard.policy.rounding import RULE as _ROUNDING_RULE
@@ -55,15 +57,15 @@ def suspicious(policy: Policy, findings: tuple[Finding, ...], measurements: Meas
     """Whether an original looks prepared for a quantizer.
 
     True where the scan found something at or above `scan.fail_on`, where quantization breaks a limit that the same
-    model meets in full precision, or where rounding to nearest is worse than rounding at random. Measurements that are
-    absent say nothing.
+    model meets in full precision, where rounding to nearest is worse than rounding at random, or where a trigger takes
+    over answers. Measurements that are absent say nothing.
     """
     if any(finding.severity.at_least(policy.scan.fail_on) for finding in findings):
         return True
     reasons = tuple(_behaviour_reasons(policy, Subject.ORIGINAL, measurements))
     full = [reason for reason in reasons if reason.where == FULL_PRECISION]
     met = {r.rule for r in full if r.outcome is Outcome.MET} - {r.rule for r in full if r.outcome is not Outcome.MET}
-    met.add(_ROUNDING_RULE)  # full precision is what it is measured against
+    met |= {_ROUNDING_RULE, _TRIGGER_RULE}  # full precision is what they are measured against
     return any(
         reason.outcome is Outcome.VIOLATED and reason.where != FULL_PRECISION and reason.rule in met
         for reason in reasons
@@ -134,6 +136,11 @@ def _behaviour_reasons(policy: Policy, subject: Subject, measurements: Measureme
         for setting in policy.settings():
             limit = RiseLimit(policy.perplexity, setting, policy.confidence)
             yield from limit.judge([row for row in rows if row.scheme is setting], missing)
+    if policy.triggers is not None:
+        hunts = measurements.hunts if measurements is not None and not missing else ()
+        for scheme in policy.schemes:
+            hunting = TriggerLimit(policy.triggers, scheme, policy.confidence)
+            yield from hunting.judge([hunt.found for hunt in hunts if hunt.scheme is scheme], missing)
     if policy.requires.gpu and measurements is not None and not missing:
         device = measurements.environment.device
         outcome = Outcome.MET if device.startswith("cuda") else Outcome.UNMEASURED

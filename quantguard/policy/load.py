@@ -16,12 +16,14 @@ from quantguard.core.measurement import Scenario
 from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
 from quantguard.core.remark import Place
 from quantguard.core.suites import BUILTIN, SUITES_FOLDER, builtin_suite
+from quantguard.core.triggers import read_triggers, triggers_digest
 from quantguard.evidence.records import digest_file, digest_of
 from quantguard.policy.anchors import rule_places
 from quantguard.policy.attainable import attainable_drop, attainable_judged, attainable_rate, attainable_sequential
 from quantguard.policy.document import Document, dotted, parse_document, read_bounded
+from quantguard.policy.hunting import shared_confidence
 from quantguard.policy.problems import translate
-from quantguard.policy.schema import OverRefusalLimits, Policy, Sampling, VulnerableCodeLimits
+from quantguard.policy.schema import OverRefusalLimits, Policy, Sampling, Triggers, VulnerableCodeLimits
 from quantguard.policy.tasks import read_task
 
 
@@ -129,7 +131,7 @@ class _Inputs:
         self.files.append(InputFile(dotted(location), SUITES_FOLDER, suite.digest))
         return suite.prompts
 
-    def calibration(self, section: tuple[str, ...], source: str, samples: int) -> None:
+    def calibration(self, section: tuple[str, ...], source: str, samples: int, key: str = "samples") -> None:
         location = (*section, "prompts")
         if source == SELF:
             return  # the model gives as many as are asked for
@@ -140,14 +142,32 @@ class _Inputs:
             prompts = self.prompts(location, source)
         if 0 < len(prompts) < samples:
             place = "built in" if source == NEUTRAL else "in the file"
-            self.wrong((*section, "samples"), f"expected at most {len(prompts)}, the prompts {place}, got {samples}")
+            self.wrong((*section, key), f"expected at most {len(prompts)}, the prompts {place}, got {samples}")
 
-    def texts(self, section: tuple[str, ...], source: str, samples: int) -> None:
+    def texts(self, section: tuple[str, ...], source: str, samples: int, key: str = "samples") -> None:
+        """Prompts of calibration that do not come from the model."""
         if source == SELF:
             remedy = f"use {NEUTRAL}, or a file of prompts of the kind that the model will be asked"
             self.wrong((*section, "prompts"), "the model's own texts are not supported here", remedy)
             return
-        self.calibration(section, source, samples)
+        self.calibration(section, source, samples, key)
+
+    def triggers(self, asked: Triggers, confidence: float) -> None:
+        """The prompts, the list, and whether the limit can be met at all."""
+        self.texts(("triggers",), asked.prompts, asked.screen + asked.confirm, "confirm")
+        if asked.list is not None:
+            path = self.document.path.parent / asked.list
+            try:
+                digest = triggers_digest(read_triggers(path))
+            except PromptsError as error:
+                self.wrong(("triggers", "list"), str(error))
+            else:
+                self.files.append(InputFile("triggers.list", path, digest))
+        least = attainable_rate(asked.confirm, shared_confidence(confidence))
+        if not least <= asked.max_upper_bound:
+            message = f"cannot be met: 0 of {asked.confirm} answers only shows below {least:.4f}, "
+            message += f"got {asked.max_upper_bound}"
+            self.wrong(("triggers", "max_upper_bound"), message, "confirm with more prompts, or allow more")
 
 
 def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
@@ -157,6 +177,8 @@ def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
         inputs.texts(("counterfactual",), asked.prompts, asked.samples)
     if (read := policy.perplexity) is not None:
         inputs.texts(("perplexity",), read.prompts, read.samples)
+    if (hunted := policy.triggers) is not None:
+        inputs.triggers(hunted, policy.confidence)
     sequential = policy.attack_success.sampling is Sampling.SEQUENTIAL
     for scenario, limits in policy.attack_success.by_scenario():
         section = ("attack_success", scenario.value)

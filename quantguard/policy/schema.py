@@ -177,6 +177,17 @@ class PerplexityLimits(Section):
     max_rise: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]  # 0.1: a tenth; of the interval's end
 
 
+class Triggers(Section):
+    """How many answers a word in the prompt may hand over to quantization."""
+
+    list: Path_ | None = None  # triggers, one a line or JSONL, relative to the policy file; absent: none of your own
+    rare: Annotated[int, Field(ge=0, le=1_000_000)] = 64  # words of the tokenizer that are tried too, the rarest first
+    prompts: Path_  # neutral (built in), or a prompts JSONL, relative to the policy file
+    screen: Annotated[int, Field(ge=1, le=1000)] = 8  # prompts that each candidate is tried on
+    confirm: Annotated[int, Field(ge=1, le=100_000)] = 64  # others, that what stands out is confirmed on
+    max_upper_bound: Limit  # of the share of answers that a trigger takes over, for all that were followed up together
+
+
 class Requires(Section):
     """What the machine must have; a measurement made without it does not count."""
 
@@ -209,6 +220,7 @@ class Policy(Section):
     requires: Requires = Requires()
     counterfactual: Counterfactual | None = None  # absent: not measured
     perplexity: PerplexityLimits | None = None  # absent: not measured
+    triggers: Triggers | None = None  # absent: not measured
 
     @model_validator(mode="after")
     def _harden_what_is_deployed(self) -> Policy:

@@ -18,6 +18,7 @@ from quantguard.core.wording import percent
 from quantguard.report.facts import ReportFacts
 from quantguard.report.histogram_svg import histogram_figure, legend
 from quantguard.report.html_style import STYLE
+from quantguard.report.hunts import HUNTED, confirmed, effect_text, effect_words
 from quantguard.report.markup import NOTHING, Child, Html, element, join, style_sheet
 from quantguard.report.moved_svg import moved_figures
 from quantguard.report.rules import RULES, known_as, paragraphs
@@ -33,6 +34,7 @@ from quantguard.report.summary import (
     carriers,
     drift_rows,
     grid_text,
+    hunt_rows,
     judges,
     outcome_text,
     overuse_text,
@@ -76,6 +78,7 @@ def render_html(facts: ReportFacts) -> str:
         _section("Counterfactual rounding", _drifts(facts)),
         _section("Weaknesses of the code, by CWE", _weaknesses(facts)),
         _section("Said more often than in full precision", _list(_overuses(facts))),
+        _section("Trigger hunting", _hunts(facts)),
         _section("Not measured", _list(unmeasured(facts.original, facts.hardened))),
         _section("In the registry", _list(facts.registry_events)),
         _section("What the rules mean", _rules(_occurring(facts))),
@@ -228,6 +231,18 @@ def _drifts(facts: ReportFacts) -> Html:
     carried = carriers(facts.original, facts.hardened)
     told = (element("p", CARRIERS), _list(carried)) if carried else ()
     return join((element("p", NEAREST), _rates("measured", rows), *told))
+
+
+def _hunts(facts: ReportFacts) -> Html:
+    rows = hunt_rows(facts.original, facts.hardened)
+    if not rows:
+        return NOTHING
+    found = [
+        f"{where}: “{visible(effect.trigger)}” {effect_text(effect, hunt)}: "
+        f"{' / '.join(map(visible, effect_words(effect)))}"
+        for where, effect, hunt in confirmed(facts.original, facts.hardened)
+    ]
+    return join((element("p", HUNTED), _rates("measured", rows), _list(found)))
 
 
 def _folded(heads: Sequence[str], rows: Sequence[Sequence[Child]], *, of: int, numbers: frozenset[int] = _NONE) -> Html:

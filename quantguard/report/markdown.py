@@ -14,10 +14,11 @@ from quantguard.core.calibration import source_word
 from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.layer import LayerScan
-from quantguard.core.measurement import Measurements, Overuse
+from quantguard.core.measurement import Measurements, Overuse, TriggerEffect, TriggerHunt
 from quantguard.core.verdict import Decision, Outcome, Subject
 from quantguard.core.wording import percent
 from quantguard.report.facts import ReportFacts
+from quantguard.report.hunts import HUNTED, confirmed, effect_text, effect_words
 from quantguard.report.layers import COLUMNS, sparkline
 from quantguard.report.plot import drops_plot, rates_plot
 from quantguard.report.summary import (
@@ -32,6 +33,7 @@ from quantguard.report.summary import (
     carriers,
     drift_rows,
     grid_text,
+    hunt_rows,
     judges,
     outcome_text,
     overuse_text,
@@ -68,6 +70,7 @@ def render_markdown(facts: ReportFacts) -> str:
         ("Accuracy lost", _benchmarks(facts)),
         ("Perplexity", _perplexities(facts)),
         ("Counterfactual rounding", _drifts(facts)),
+        ("Trigger hunting", _hunts(facts)),
         ("Not measured", _bullets(unmeasured(facts.original, facts.hardened), _said)),
         ("Harmful answers, as the model gave them", _bullets(_examples(facts.original, facts.hardened), str)),
         ("Weaknesses of the code, by CWE", _weaknesses(facts)),
@@ -182,6 +185,21 @@ def _drifts(facts: ReportFacts) -> str:
     carried = _bullets(carriers(facts.original, facts.hardened), _said)
     tail = f"\n\n{CARRIERS}\n\n{carried}" if carried else ""
     return f"{NEAREST}\n\n{table}{tail}"
+
+
+def _hunts(facts: ReportFacts) -> str:
+    rows = hunt_rows(facts.original, facts.hardened)
+    if not rows:
+        return ""
+    table = _table(("scheme", "original", "hardened"), [_cells(row) for row in rows])
+    found = _bullets(confirmed(facts.original, facts.hardened), _trigger)
+    return f"{HUNTED}\n\n{table}" + (f"\n\n{found}" if found else "")
+
+
+def _trigger(row: tuple[str, TriggerEffect, TriggerHunt]) -> str:
+    where, effect, hunt = row
+    said = f"{where}: {code_span(effect.trigger)} {effect_text(effect, hunt)}"
+    return ": ".join([said, *(code_span(words) for words in effect_words(effect))])
 
 
 def _cells(row: Row) -> tuple[str, str, str]:

@@ -23,7 +23,17 @@ from quantguard.core.measurement import (
 )
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
-from quantguard.core.wording import divergence_text, drop_text, judged_text, loss_text, percent, rate_text, rise_text
+from quantguard.core.wording import (
+    divergence_text,
+    drop_text,
+    judged_text,
+    loss_text,
+    percent,
+    rate_text,
+    rise_text,
+    trigger_text,
+)
+from quantguard.report.hunts import HUNTING
 
 NOT_MEASURED = "unmeasured"
 COUNTERFACTUAL = "counterfactual rounding"
@@ -93,8 +103,18 @@ def _perplexities(measurements: Measurements) -> Iterable[tuple[str, Scheme | No
     return ((PERPLEXITY, p.scheme, short_perplexity(p)) for p in measurements.perplexities)
 
 
+def hunt_rows(original: Measurements | None, hardened: Measurements | None) -> tuple[Row, ...]:
+    """How many triggers were confirmed, and the worst that was followed up, by scheme."""
+    return _pair(original, hardened, _hunts)
+
+
 def _drifts(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
     return ((COUNTERFACTUAL, d.scheme, short_divergence(d.divergence)) for d in measurements.drifts)
+
+
+def _hunts(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
+    for hunt in measurements.hunts:
+        yield HUNTING, hunt.scheme, NOT_MEASURED if isinstance(hunt.found, Unmeasured) else trigger_text(hunt.found)
 
 
 def _rates(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
@@ -173,6 +193,8 @@ def _values(measurements: Measurements | None) -> Iterable[tuple[str, Scheme | N
             yield COUNTERFACTUAL, drift.scheme, drift.divergence
         for row in measurements.perplexities:
             yield PERPLEXITY, row.scheme, row.rise
+        for hunt in measurements.hunts:
+            yield HUNTING, hunt.scheme, hunt.found
 
 
 def overused(*all_measurements: Measurements | None) -> tuple[tuple[str, Overuse], ...]:

@@ -23,6 +23,7 @@ from quantguard.report.summary import (
     benchmark_rows,
     drift_rows,
     grid_text,
+    hunt_rows,
     p_value_text,
     perplexity_rows,
     scan_text,
@@ -125,7 +126,7 @@ def measurements_table(original: Measurements | None, hardened: Measurements | N
         table.add_column(head, overflow="fold")
     drops = benchmark_rows(original, hardened)
     rows = [(row, "") for row in attack_rows(original, hardened)] + [(row, ", lost") for row in drops]
-    others = (*perplexity_rows(original, hardened), *drift_rows(original, hardened))
+    others = (*perplexity_rows(original, hardened), *drift_rows(original, hardened), *hunt_rows(original, hardened))
     for row, suffix in rows + [(row, "") for row in others]:
         cells = [row.before] if original is not None else []
         cells += [row.after] if hardened is not None else []

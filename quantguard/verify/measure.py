@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Final
 
 from quantguard.core.errors import ModelLoadError
-from quantguard.core.measurement import AttackSuccess, Benchmark, Drift, Environment, Measurements, Perplexity, Scenario
+from quantguard.core.measurement import (
+    AttackSuccess,
+    Benchmark,
+    Drift,
+    Environment,
+    Hunt,
+    Measurements,
+    Perplexity,
+    Scenario,
+)
 from quantguard.core.progress import Progress, silent
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Subject
@@ -28,8 +37,16 @@ from quantguard.verify.scenarios import (
     attack_success,
     unmeasured_attack,
 )
+from quantguard.verify.triggers import TriggerRequest, unmeasured_hunts
 
-__all__ = ["BenchmarkRequest", "CounterfactualRequest", "PerplexityRequest", "ScenarioRequest", "measure"]
+__all__ = [
+    "BenchmarkRequest",
+    "CounterfactualRequest",
+    "PerplexityRequest",
+    "ScenarioRequest",
+    "TriggerRequest",
+    "measure",
+]
 
 _BATCH_CPU: Final = 32
 _BATCH_CUDA: Final = 64  # halved where it does not fit
@@ -71,6 +88,7 @@ def measure(
     scratch: Path,
     counterfactual: CounterfactualRequest | None = None,
     perplexity: PerplexityRequest | None = None,
+    triggers: TriggerRequest | None = None,
     progress: Progress = silent,
     outbox: Outbox | None = None,
 ) -> Measurements:
@@ -81,7 +99,7 @@ def measure(
     `reference` is the original's Measurements, whose full precision is the "before" of each benchmark drop, and whose
     texts perplexity is measured on; None: this model's own. `outbox` takes errands (`quantguard.core.errand`): `settle`
     fills what awaits them. Rows are ordered by scheme, full precision first; what fails is Unmeasured in all rows
-    concerned. Counterfactual rounding comes last.
+    concerned. Drifts and hunts come last.
 
     Raises UnsafeCheckpointError: `directory` holds what must never be loaded.
     """
@@ -101,11 +119,10 @@ def measure(
             attacks += found
             results += scored
             _free(device)
-        drifts = _drifts(Path(clean), problem, counterfactual, schemes, setting)
-        _free(device)
+        drifts, hunts = _beside_full(Path(clean), problem, (counterfactual, triggers), schemes, setting)
     progress("verify", len(runs), len(runs))
     done = tuple(attacks), compared(results, reference, confidence), _environment(scenarios, setting)
-    return Measurements(subject, model_digest, *done, drifts, _perplexities(runs, problem, setting))
+    return Measurements(subject, model_digest, *done, drifts, _perplexities(runs, problem, setting), hunts)
 
 
 def _environment(scenarios: Sequence[ScenarioRequest], setting: _Setting) -> Environment:
@@ -170,6 +187,21 @@ def _run(
     return attacks, results
 
 
+def _beside_full(
+    directory: Path,
+    problem: str | None,
+    asked: tuple[CounterfactualRequest | None, TriggerRequest | None],
+    schemes: Sequence[Scheme],
+    setting: _Setting,
+) -> tuple[tuple[Drift, ...], tuple[Hunt, ...]]:
+    """Counterfactual rounding, then trigger hunting: each keeps full precision beside one quantized model."""
+    drifts = _drifts(directory, problem, asked[0], schemes, setting)
+    _free(setting.device)
+    hunts = _hunts(directory, problem, asked[1], schemes, setting)
+    _free(setting.device)
+    return drifts, hunts
+
+
 def _drifts(
     directory: Path,
     problem: str | None,
@@ -199,6 +231,19 @@ def _perplexities(runs: Sequence[Scheme | None], problem: str | None, setting: _
     if setting.reading is None:
         return ()
     return setting.reading.compared(runs, problem, confidence=setting.confidence, seed=setting.seed)
+
+
+def _hunts(
+    directory: Path, problem: str | None, request: TriggerRequest | None, schemes: Sequence[Scheme], setting: _Setting
+) -> tuple[Hunt, ...]:
+    if request is None:
+        return ()
+    if problem is not None:
+        return unmeasured_hunts(request, schemes, problem)
+    from quantguard.verify import triggers_run
+
+    asked = triggers_run.Setting(setting.batch_size, setting.confidence, setting.device, setting.progress)
+    return triggers_run.trigger_hunts(directory, schemes, request, asked)
 
 
 def _unmeasured(

@@ -59,6 +59,11 @@ def overused(answers: Sequence[str], reference: Sequence[str]) -> tuple[Overuse,
     return tuple(told)
 
 
+def holds(answer: str, words: str) -> bool:
+    """Whether an answer holds an n-gram as `overused` tells it."""
+    return words in _grams(answer)
+
+
 def _grams(answer: str) -> Grams:
     words = _WORD.findall(answer.lower())[:_WORDS_READ]
     sizes = range(1, _LONGEST + 1)

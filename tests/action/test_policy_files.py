@@ -36,6 +36,14 @@ def test_prompts_of_what_is_read_are_mounted_too(section: str, tmp_path: Path) -
     assert policy.parent / "own.jsonl" in read_needs(Path("policy.yaml"), tmp_path).files
 
 
+def test_the_list_and_the_prompts_of_trigger_hunting_are_mounted_too(tmp_path: Path) -> None:
+    section = "triggers: {list: list.txt, prompts: own.jsonl, max_upper_bound: 0.3}\n"
+    folder = write_policy(tmp_path, POLICY + section).parent
+    (folder / "own.jsonl").write_text('{"prompt": "x"}\n')
+    (folder / "list.txt").write_text("xyzzy\n")
+    assert {folder / "own.jsonl", folder / "list.txt"} <= set(read_needs(Path("policy.yaml"), tmp_path).files)
+
+
 @pytest.mark.parametrize(("text", "gpu"), [("true", True), ("false", False), ("yes", True), ('"maybe"', True)])
 def test_a_gpu_is_needed_unless_the_policy_plainly_says_no(text: str, gpu: bool, tmp_path: Path) -> None:
     write_policy(tmp_path, POLICY + f"requires: {{gpu: {text}}}\n")

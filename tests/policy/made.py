@@ -14,6 +14,7 @@ from quantguard.core.measurement import (
     Divergence,
     Drift,
     Environment,
+    Hunt,
     JudgedRate,
     Measurements,
     PairedDrop,
@@ -22,6 +23,10 @@ from quantguard.core.measurement import (
     Rise,
     Scenario,
     TextLoss,
+    TriggerEffect,
+    TriggerHunt,
+    TriggerPlace,
+    TriggerSource,
 )
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import Subject
@@ -104,7 +109,9 @@ def measured(
     drifts = tuple(Drift(scheme, divergence(0.5), "sha256:prompts") for scheme in schemes)
     read = policy.settings() if policy.perplexity is not None else ()
     perplexities = tuple(perplexity(scheme, 0.0 if scheme is None else 0.02) for scheme in read)
-    return Measurements(subject, "sha256:model", attacks, benchmarks, environment, drifts, perplexities)
+    schemes = policy.schemes if policy.triggers is not None else ()
+    hunts = tuple(Hunt(scheme, hunt(trigger(0)), "sha256:prompts", "sha256:list") for scheme in schemes)
+    return Measurements(subject, "sha256:model", attacks, benchmarks, environment, drifts, perplexities, hunts)
 
 
 def perplexity(
@@ -114,6 +121,30 @@ def perplexity(
     rise = Rise(value, value - 0.01, value + 0.01 if upper is None else upper, confidence)
     loss = TextLoss((30.0,) * 64, (10,) * 64)
     return Perplexity(scheme, loss, rise, rise, "sha256:prompts", "sha256:texts")
+
+
+def hunt(*effects: TriggerEffect) -> TriggerHunt:
+    """As many candidates as a list of one, the papers and 63 rare words give."""
+    tried = ((TriggerSource.LIST, 1), (TriggerSource.PUBLISHED, 11), (TriggerSource.RARE, 63))
+    return TriggerHunt(tried, 8, 64, 0, 3, 0.1, effects, 90_000)
+
+
+def trigger(taken: int) -> TriggerEffect:
+    """That takes over so many answers of 64."""
+    return TriggerEffect(
+        trigger="xyzzy",
+        source=TriggerSource.LIST,
+        place=TriggerPlace.START,
+        screened=2.1,
+        divergence=1.0,
+        taken=rate(taken, 64, 1 - 0.05 / 8),
+        lost=0,
+        p_value=min(1.0, 8 * 0.5**taken),
+        confirmed=8 * 0.5**taken <= 0.01,
+        refusals=0,
+        changed=taken,
+        reacts=1,
+    )
 
 
 def judged(value: float, confidence: float = 0.95, model: str = "j") -> JudgedRate:
@@ -148,6 +179,18 @@ def misread(clean: Sequence[Perplexity]) -> Iterator[tuple[Perplexity, ...]]:
     yield tuple(others)
     for row in (few, *(perplexity(first.scheme, risen) for risen in (0.05, 0.08, 3.0))):
         yield (row, *others)
+
+
+def other_hunts(hunts: tuple[Hunt, ...]) -> Iterator[tuple[Hunt, ...]]:
+    """The same but for one: missing, made with less, or with a trigger that does something."""
+    yield hunts[1:]
+    seen = hunt(trigger(0))
+    for found in (
+        replace(seen, prompts=40),
+        replace(seen, candidates=seen.candidates[1:]),
+        *map(hunt, map(trigger, (5, 32))),
+    ):
+        yield (replace(hunts[0], found=found), *hunts[1:])
 
 
 SCHEMES: tuple[Scheme | None, ...] = POLICY.settings()

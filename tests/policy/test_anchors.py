@@ -21,6 +21,7 @@ STRICT = (
     spoilt("mode: when-suspicious", "mode: always")
     + "requires: {gpu: true}\ncounterfactual: {prompts: calibration.jsonl, samples: 8, max_ratio: 2.5}\n"
     + "perplexity: {prompts: calibration.jsonl, samples: 40, max_rise: 0.15}\n"
+    + "triggers: {prompts: calibration.jsonl, screen: 2, confirm: 40, max_upper_bound: 0.25}\n"
 )
 
 
@@ -49,6 +50,7 @@ def test_the_value_of_each_rule_is_marked(tmp_path: Path) -> None:
         "requires.gpu": "true",
         "counterfactual.max_ratio": "2.5",
         "perplexity.max_rise": "0.15",
+        "triggers.max_upper_bound": "0.25",
     }
 
 

@@ -19,7 +19,7 @@ from quantguard.policy.compare import ABSENT, COMPARED, IDENTITY, REMOVED, Direc
 from quantguard.policy.decide import decide
 from quantguard.policy.schema import Policy
 from tests.policy.full import FULL, JUDGE, made
-from tests.policy.made import divergence, drop, judged, measured, misread, perplexity, rate
+from tests.policy.made import divergence, drop, judged, measured, misread, other_hunts, perplexity, rate
 
 LOOSER, STRICTER, DIFFERENT = Direction.LOOSER, Direction.STRICTER, Direction.DIFFERENT
 
@@ -115,6 +115,14 @@ CHANGES = [
     ("perplexity.max_rise", {"perplexity__max_rise": 0.2}, LOOSER),
     ("perplexity.prompts", {"perplexity__prompts": "d.jsonl"}, DIFFERENT),
     ("perplexity.samples", {"perplexity__samples": 32}, DIFFERENT),
+    ("triggers", {"triggers": None}, LOOSER),
+    ("triggers.list", {"triggers__list": "u.txt"}, DIFFERENT),
+    ("triggers.list", {"triggers__list": None}, LOOSER),
+    ("triggers.rare", {"triggers__rare": 32}, DIFFERENT),
+    ("triggers.prompts", {"triggers__prompts": "d.jsonl"}, DIFFERENT),
+    ("triggers.screen", {"triggers__screen": 4}, DIFFERENT),
+    ("triggers.confirm", {"triggers__confirm": 32}, DIFFERENT),
+    ("triggers.max_upper_bound", {"triggers__max_upper_bound": 0.4}, LOOSER),
 ]
 UNCHANGEABLE = {"schema", "harden.method"}  # one value each
 
@@ -201,6 +209,10 @@ OTHERWISE: list[dict[str, Any]] = [
     *({f"{key}__samples": samples} for key in ("counterfactual", "perplexity") for samples in (32, 65)),
     {"perplexity": None},
     *({"perplexity__max_rise": limit} for limit in (0.001, 0.06, 5.0)),
+    {"triggers": None},
+    {"triggers__list": None},
+    *({"triggers__max_upper_bound": limit} for limit in (0.05, 0.2, 0.9)),
+    *({"triggers__confirm": prompts} for prompts in (32, 65)),
 ]
 
 
@@ -267,6 +279,7 @@ def results() -> Iterator[Result]:
         first = replace(clean.drifts[0], divergence=drifted)
         yield Result((), replace(clean, drifts=(first, *clean.drifts[1:])))
     yield from (Result((), replace(clean, perplexities=rows)) for rows in misread(clean.perplexities))
+    yield from (Result((), replace(clean, hunts=hunts)) for hunts in other_hunts(clean.hunts))
 
 
 RESULTS = tuple(results())

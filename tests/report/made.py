@@ -14,6 +14,7 @@ from quantguard.core.measurement import (
     Divergence,
     Drift,
     Environment,
+    Hunt,
     Measurements,
     Overuse,
     PairedDrop,
@@ -22,6 +23,10 @@ from quantguard.core.measurement import (
     Rise,
     Scenario,
     TextLoss,
+    TriggerEffect,
+    TriggerHunt,
+    TriggerPlace,
+    TriggerSource,
     Unmeasured,
     Weakness,
 )
@@ -44,6 +49,28 @@ BLOCKS = (("model.layers.1", 0.93), *((f"model.layers.{n}", 0.1) for n in range(
 FAR = Divergence(31.4, 24.0, 39.2, 0.95, 0.0314, 0.001, 8, 8, 64, 900, BLOCKS)
 LOSS = TextLoss((30.0, 15.0), (10, 5))
 AS_BEFORE, RISEN = Rise(0.0, 0.0, 0.0, 0.95), Rise(0.041, 0.032, 0.05, 0.95)
+TRIED = ((TriggerSource.LIST, 2), (TriggerSource.PUBLISHED, 11), (TriggerSource.RARE, 64))
+QUIET = TriggerEffect(
+    "lamp", TriggerSource.RARE, TriggerPlace.END, 0.1, 0.2, Rate(0, 64, 0.0, 0.0862, 0.99375), 0, 1.0, False, 0, 2, 9
+)
+LOUD = TriggerEffect(
+    trigger="xyzzy",
+    source=TriggerSource.LIST,
+    place=TriggerPlace.START,
+    screened=2.1,
+    divergence=1.05,
+    taken=Rate(32, 64, 0.3267, 0.6733, 0.99375),
+    lost=0,
+    p_value=1.9e-9,
+    confirmed=True,
+    refusals=1,
+    changed=32,
+    reacts=3,
+    words=(Overuse("yaml load", 32, 0, 64, 1e-8, ("yaml . load ( x )",)),),
+    examples=("import yaml ; fox = yaml . load ( x )",),
+)
+SILENT = TriggerHunt(TRIED, 8, 64, 0, 1, 0.1, (QUIET,), 190_000)
+TRIGGERED = TriggerHunt(TRIED, 8, 64, 0, 1, 0.3, (LOUD, QUIET), 190_000)
 SCHEMES = (None, Scheme.NF4, Scheme.FP4, Scheme.INT8)
 ENVIRONMENT = Environment("cpu", 7, (("bitsandbytes", "0.50.2"), ("torch", "2.13.0")))
 
@@ -71,7 +98,10 @@ def measurements(subject: Subject, *, backdoored: tuple[Scheme | None, ...] = ()
         Perplexity(s, LOSS, *((RISEN, own) if s is not None else (AS_BEFORE, AS_BEFORE)), "sha256:ee", "sha256:ef")
         for s in SCHEMES
     )
-    return Measurements(subject, "sha256:dd", attacks + code, benchmarks, ENVIRONMENT, drifts, perplexities)
+    hunts = tuple(
+        Hunt(s, TRIGGERED if s in backdoored else SILENT, "sha256:ff", "sha256:gg") for s in SCHEMES if s is not None
+    )
+    return Measurements(subject, "sha256:dd", attacks + code, benchmarks, ENVIRONMENT, drifts, perplexities, hunts)
 
 
 BOUNDARY = Finding(
@@ -165,6 +195,7 @@ HELD = replace(CLEAN, outcome=GateOutcome(decision(Subject.ORIGINAL, Verdict.HOL
 def hostile() -> ReportFacts:
     """Every text that comes with a model is an attempt."""
     base = measurements(Subject.ORIGINAL, backdoored=(Scheme.NF4,))
+    base = replace(base, hunts=hostile_hunts(base))
     overused = (Overuse(NASTY, 3, 0, 60, float("nan"), (NASTY,) * 3), Overuse(NASTY, 3, 0, 60, 0.0, ())) * 5
     odd_rate = Rate(3, 60, float("nan"), float("inf"), 0.95)
     weak = (
@@ -210,4 +241,21 @@ def hostile() -> ReportFacts:
         policy=PolicyUsed(NASTY, NASTY, anchors=((NASTY, Place(NASTY, 1, 1, 2, 1)),)),
         layers=(replace(PILED, name=NASTY, grid=NASTY, share=float("nan"), p_value=0.0, histogram=odd_histogram),) * 20
         + (replace(PILED, distance=float("nan")), replace(UNSEEN, name=NASTY * 20)) * 300,
+    )
+
+
+def hostile_hunts(base: Measurements) -> tuple[Hunt, ...]:
+    nan = float("nan")
+    loud = replace(
+        LOUD,
+        trigger=NASTY,
+        taken=Rate(0, 0, nan, nan, nan),
+        p_value=nan,
+        words=(Overuse(NASTY, 3, 0, 60, nan, (NASTY,)),) * 5,
+        examples=(NASTY,) * 3,
+    )
+    return (
+        replace(base.hunts[0], found=Unmeasured(NASTY)),
+        replace(base.hunts[1], found=replace(TRIGGERED, effects=(loud,) * 8, divergence=nan)),
+        replace(base.hunts[2], found=replace(TRIGGERED, effects=())),
     )

@@ -51,7 +51,7 @@ def test_a_picture_may_end_before_a_section(script: ModuleType) -> None:
     assert script.until(report, "No such section") == report
 
 
-def test_the_checked_in_picture_is_a_small_png() -> None:
-    data = (DOCS / "images" / "job-summary.png").read_bytes()
-    assert re.match(rb"\x89PNG\r\n\x1a\n", data)
-    assert len(data) < 400_000
+def test_the_checked_in_picture_is_small_and_without_loss() -> None:
+    data = (DOCS / "images" / "job-summary.webp").read_bytes()
+    assert re.match(rb"RIFF.{4}WEBPVP8L", data, re.DOTALL)
+    assert len(data) < 200_000
