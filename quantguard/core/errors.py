@@ -4,6 +4,7 @@
       UsageError                        exit 4: what was asked cannot be done as asked
         PolicyError                       the policy file is not a policy (file, line, key, what was expected)
         PromptsError                      a prompts JSONL is malformed (file, line)
+        ProblemsError                     a JSONL of problems for generated programs is malformed (file, line)
         CheckoutError                     no git checkout, or one that lacks what it would be compared with
       NothingToGateError                exit 3: there is no model here
       CheckpointError                   the model directory cannot be read as a checkpoint
@@ -78,6 +79,10 @@ class PolicyError(UsageError):
 
 
 class PromptsError(UsageError):
+    pass
+
+
+class ProblemsError(UsageError):
     pass
 
 
