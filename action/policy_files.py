@@ -57,8 +57,10 @@ def _named(document: Document) -> Iterator[Path]:
             yield file
     benchmarks = document.node("benchmarks")
     for index in range(len(benchmarks.value) if isinstance(benchmarks, yaml.SequenceNode) else 0):
-        path, task = (document.node("benchmarks", index, key) for key in ("path", "task"))
+        path, task, kind = (document.node("benchmarks", index, key) for key in ("path", "task", "kind"))
         if isinstance(path, yaml.ScalarNode) and isinstance(task, yaml.ScalarNode):
             file = document.path.parent / path.value
-            if file.is_file():
+            if isinstance(kind, yaml.ScalarNode) and kind.value == "code" and file.is_file():
+                yield file  # a JSONL of problems, which names no other
+            elif file.is_file():
                 yield from read_task(file, task.value).files

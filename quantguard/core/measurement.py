@@ -155,6 +155,13 @@ class AttackSuccess:
     judged: JudgedRate | Unmeasured | None = None  # None where the policy names no judge
 
 
+class BenchmarkKind(Enum):
+    """How a task is asked and judged."""
+
+    LM_EVAL = "lm-eval"  # by lm-evaluation-harness
+    CODE = "code"  # the model writes programs, which are run against tests in a container of their own
+
+
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """Accuracy on one task under one scheme, and what was lost against the original in full precision."""

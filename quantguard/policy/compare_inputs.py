@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from quantguard.core.calibration import CalibrationSet, Sampled, read_calibration
+from quantguard.core.measurement import BenchmarkKind
 from quantguard.core.suites import read_probes
 from quantguard.core.triggers import read_triggers
 from quantguard.policy.compare import Change, Direction
@@ -104,9 +105,11 @@ def _tasks(before: LoadedPolicy, after: LoadedPolicy) -> Iterator[Change]:
 
 
 def _task_lines(policy: LoadedPolicy, benchmark: BenchmarkLimits | None) -> list[list[str]] | None:
-    """The lines of the task's file and of its data files; None where the task is built into lm-eval."""
+    """The lines of the task's file and of its data files, or of the problems; None where they are built in."""
     if benchmark is None or benchmark.path is None:
         return None
+    if benchmark.kind is BenchmarkKind.CODE:
+        return [_lines(policy.resolve(benchmark.path))]
     files = read_task(policy.resolve(benchmark.path), benchmark.task).files
     return [_lines(file) for file in files]
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from quantguard.core.calibration import NEUTRAL, NEUTRAL_FOLDER, SELF, neutral_prompts
-from quantguard.core.errors import PolicyError, PromptsError
-from quantguard.core.measurement import Scenario
+from quantguard.core.errors import PolicyError, ProblemsError, PromptsError
+from quantguard.core.measurement import BenchmarkKind, Scenario
+from quantguard.core.problems import BUILTIN_PROBLEMS, problems_digest, read_problems
 from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
 from quantguard.core.remark import Place
 from quantguard.core.suites import BUILTIN, SUITES_FOLDER, builtin_suite
@@ -23,7 +24,14 @@ from quantguard.policy.attainable import attainable_drop, attainable_judged, att
 from quantguard.policy.document import Document, dotted, parse_document, read_bounded
 from quantguard.policy.hunting import shared_confidence
 from quantguard.policy.problems import translate
-from quantguard.policy.schema import OverRefusalLimits, Policy, Sampling, Triggers, VulnerableCodeLimits
+from quantguard.policy.schema import (
+    BenchmarkLimits,
+    OverRefusalLimits,
+    Policy,
+    Sampling,
+    Triggers,
+    VulnerableCodeLimits,
+)
 from quantguard.policy.tasks import read_task
 
 
@@ -169,6 +177,18 @@ class _Inputs:
             message += f"got {asked.max_upper_bound}"
             self.wrong(("triggers", "max_upper_bound"), message, "confirm with more prompts, or allow more")
 
+    def problems_asked(self, location: tuple[str | int, ...], benchmark: BenchmarkLimits) -> int | None:
+        """How many programs the model is to write; None where the problems cannot be read."""
+        own = benchmark.path is not None
+        path = self.document.path.parent / benchmark.path if benchmark.path is not None else BUILTIN_PROBLEMS
+        try:
+            problems = read_problems(path)[: benchmark.limit]
+        except ProblemsError as error:
+            self.wrong((*location, "path"), str(error))
+            return None
+        self.files.append(InputFile(dotted((*location, "path" if own else "kind")), path, problems_digest(problems)))
+        return len(problems)
+
 
 def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
     if (calibration := policy.harden.calibration) is not None:
@@ -203,7 +223,9 @@ def _check_tasks(policy: Policy, inputs: _Inputs) -> None:
     for index, benchmark in enumerate(policy.benchmarks):
         location = ("benchmarks", index)
         questions = benchmark.limit
-        if benchmark.path is not None:
+        if benchmark.kind is BenchmarkKind.CODE:
+            questions = inputs.problems_asked(location, benchmark)
+        elif benchmark.path is not None:
             path = inputs.document.path.parent / benchmark.path
             try:
                 task = read_task(path, benchmark.task)

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from quantguard.core.finding import Severity
 from quantguard.core.judging import endpoint_problem
-from quantguard.core.measurement import Analyser, Scenario
+from quantguard.core.measurement import Analyser, BenchmarkKind, Scenario
 from quantguard.core.scheme import Scheme
 
 H = TypeVar("H", bound=Hashable)
@@ -159,6 +159,14 @@ class BenchmarkLimits(Section):
     max_drop: Limit  # upper bound of the accuracy lost against the original in full precision
     path: Path_ | None = None  # lm-eval task YAML, relative to the policy; absent: built into lm-eval
     limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # first questions only
+    kind: BenchmarkKind = BenchmarkKind.LM_EVAL  # code: path is a JSONL of problems, and the built-in ones where absent
+    max_new_tokens: NewTokens | None = None  # of each program, 512 where absent; kind code only
+
+    @model_validator(mode="after")
+    def _tokens_of_programs(self) -> BenchmarkLimits:
+        if self.max_new_tokens is not None and self.kind is not BenchmarkKind.CODE:
+            raise ValueError("max_new_tokens is for kind: code; an lm-eval task says itself how it generates")
+        return self
 
 
 class Counterfactual(Section):

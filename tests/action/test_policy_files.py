@@ -44,6 +44,14 @@ def test_the_list_and_the_prompts_of_trigger_hunting_are_mounted_too(tmp_path: P
     assert {folder / "own.jsonl", folder / "list.txt"} <= set(read_needs(Path("policy.yaml"), tmp_path).files)
 
 
+def test_problems_for_programs_are_mounted_too(tmp_path: Path) -> None:
+    task = "benchmarks:\n  - {task: own, kind: code, path: own.jsonl, max_drop: 0.5}\n"
+    policy = write_policy(tmp_path, POLICY.replace("benchmarks: []\n", task))
+    assert task in policy.read_text()
+    (policy.parent / "own.jsonl").write_text("{}\n")
+    assert policy.parent / "own.jsonl" in read_needs(Path("policy.yaml"), tmp_path).files
+
+
 @pytest.mark.parametrize(("text", "gpu"), [("true", True), ("false", False), ("yes", True), ('"maybe"', True)])
 def test_a_gpu_is_needed_unless_the_policy_plainly_says_no(text: str, gpu: bool, tmp_path: Path) -> None:
     write_policy(tmp_path, POLICY + f"requires: {{gpu: {text}}}\n")

@@ -105,6 +105,12 @@ CHANGES = [
     ("benchmarks.facts.path", {"benchmarks__0__path": None}, DIFFERENT),
     ("benchmarks.facts.limit", {"benchmarks__0__limit": 10}, DIFFERENT),
     ("benchmarks.facts.limit", {"benchmarks__0__limit": None}, DIFFERENT),
+    ("benchmarks.facts.kind", {"benchmarks__0__kind": "code"}, DIFFERENT),
+    (
+        "benchmarks.facts.max_new_tokens",
+        {"benchmarks__0__kind": "code", "benchmarks__0__max_new_tokens": 64},
+        DIFFERENT,
+    ),
     ("registry.alias", {"registry__alias": "production"}, DIFFERENT),
     ("requires.gpu", {"requires__gpu": False}, LOOSER),
     ("counterfactual", {"counterfactual": None}, LOOSER),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from scipy.stats import beta
 from quantguard.core.calibration import neutral_prompts
 from quantguard.core.errors import PolicyError
 from quantguard.core.measurement import Scenario
+from quantguard.core.problems import BUILTIN_PROBLEMS, problems_digest, read_problems
 from quantguard.core.prompts import prompts_digest
 from quantguard.core.scheme import Scheme
 from quantguard.core.suites import builtin_suite
@@ -212,6 +214,25 @@ def test_the_attainable_bound_is_the_exact_interval_of_no_success(trials: int, c
     exact = float(beta.ppf(1 - (1 - confidence) / 2, 1, trials))
     assert attainable_rate(trials, confidence) == pytest.approx(exact, rel=1e-9)
     assert attainable_drop(trials, confidence) >= attainable_rate(trials, confidence)
+
+
+def test_problems_for_programs_are_checked_and_counted_and_the_built_in_ones_are_there(tmp_path: Path) -> None:
+    row = {"prompt": "def f():\n", "entry_point": "f", "tests": "assert f()"}
+    rows = [{"id": str(number), **row} for number in range(60)]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    old = "{task: built_in, max_drop: 0.5, limit: 100}"
+    own = "{task: own, kind: code, path: problems.jsonl, max_drop: 0.1, max_new_tokens: 64}"
+    loaded = load_policy(write_policy(tmp_path, spoilt(old, own)))
+    assert loaded.inputs[-1].digest == problems_digest(read_problems(tmp_path / "problems.jsonl"))
+    suite = load_policy(write_policy(tmp_path, spoilt(old, "{task: suite, kind: code, max_drop: 0.15}")))
+    assert suite.inputs[-1].digest == problems_digest(read_problems(BUILTIN_PROBLEMS))
+    error = refusal(tmp_path, old, own.replace("0.1,", "0.1, limit: 20,"))
+    assert "nothing lost of 20 questions" in str(error)
+    (tmp_path / "problems.jsonl").write_text("{}\n")
+    error = refusal(tmp_path, old, own)
+    assert (error.key, error.line) == ("benchmarks[1].path", 26)
+    assert "problems.jsonl: line 1: the key 'task_id' is missing" in str(error)
+    assert "max_new_tokens is for kind: code" in str(refusal(tmp_path, old, own.replace("kind: code, ", "")))
 
 
 def test_the_inputs_digest_follows_the_contents_and_not_the_place(tmp_path: Path) -> None:
