@@ -27,6 +27,13 @@ JUDGE_KEY_FILE: Final = "QUANTGUARD_JUDGE_KEY_FILE"
 JUDGE_ENDPOINT: Final = "QUANTGUARD_JUDGE_ENDPOINT"
 _JUDGE: Final = frozenset({JUDGE_KEY, JUDGE_KEY_FILE, JUDGE_ENDPOINT})
 _LONGEST_KEY: Final = 16_384  # characters
+EXECUTOR_IMAGE: Final = "QUANTGUARD_EXECUTOR_IMAGE"
+# How this machine reaches its container engine, docker or podman.
+_ENGINE: Final = frozenset({
+    EXECUTOR_IMAGE, "HOME", "USER", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY", "DOCKER_CONFIG", "CONTAINER_HOST", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF",
+    "CONTAINERS_REGISTRIES_CONF",
+})  # fmt: skip
 # How this machine reaches the network.
 _NETWORK: Final = frozenset({
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
@@ -187,3 +194,13 @@ def judge_key() -> str:
     except (OSError, UnicodeDecodeError) as error:
         remedy = f"name a file that holds the key, or set {JUDGE_KEY}"
         raise UsageError(f"the judge's key cannot be read: {error}", path=Path(name), remedy=remedy) from error
+
+
+def executor_image() -> str:
+    """QUANTGUARD_EXECUTOR_IMAGE: what generated programs are run in; empty where none is named."""
+    return os.environ.get(EXECUTOR_IMAGE, "")
+
+
+def engine_environment() -> dict[str, str]:
+    """The environment of a process that starts the container of generated programs: how to reach the engine."""
+    return {name: value for name, value in os.environ.items() if name in _KEPT | _ENGINE}

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import click
 
-from quantguard.cli.environment import judge_endpoint, judge_environment, judge_key, stay_quiet
+from quantguard.cli.environment import (
+    engine_environment,
+    executor_image,
+    judge_endpoint,
+    judge_environment,
+    judge_key,
+    stay_quiet,
+)
 from quantguard.cli.options import DIRECTORY, FILE
 from quantguard.cli.progress import printable, progress_shown
 from quantguard.cli.spawn import spawn
@@ -55,6 +62,8 @@ def do_errands(kind: ErrandKind, errands: Errands, policy: LoadedPolicy, *, quie
     match kind:
         case ErrandKind.JUDGE:
             problems = _judge(errands, policy, quiet=quiet)
+        case ErrandKind.EXECUTE:
+            problems = _execute(errands, quiet=quiet)
         case _:
             assert_never(kind)
     for problem in problems:
@@ -81,6 +90,13 @@ def _judge(errands: Errands, policy: LoadedPolicy, *, quiet: bool) -> tuple[str,
         judge.close()
 
 
+def _execute(errands: Errands, *, quiet: bool) -> tuple[str, ...]:
+    from quantguard.execute.errands import execute_errands
+
+    with progress_shown(quiet=quiet) as progress:
+        return execute_errands(errands, executor_image(), progress=progress)
+
+
 def spawn_errands(
     kinds: Iterable[ErrandKind], errands: Errands, policy: Path, given: JudgeGiven, *, quiet: bool
 ) -> None:
@@ -95,5 +111,7 @@ def errand_environment(kind: ErrandKind, given: JudgeGiven) -> dict[str, str]:
     match kind:
         case ErrandKind.JUDGE:
             return judge_environment(given.endpoint, given.key_file)
+        case ErrandKind.EXECUTE:
+            return engine_environment()
         case _:
             assert_never(kind)

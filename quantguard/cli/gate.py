@@ -47,6 +47,7 @@ class Stage(Enum):
     FETCH = "fetch"
     ASSESS = "assess"
     JUDGE = ErrandKind.JUDGE.value  # only where the policy names a judge, between two runs of assess
+    EXECUTE = ErrandKind.EXECUTE.value  # only where it has benchmarks of kind code, as the judge
     PUBLISH = "publish"
 
 
@@ -110,7 +111,7 @@ def gate(
         ref, policy_file, tracking_uri(given_uri), device, seed, quiet, JudgeGiven(judge_endpoint, judge_key_file)
     )
     code = run_stage(Stage(stage), work, asked) if stage is not None else run_all(work, asked)
-    if stage not in (Stage.FETCH.value, Stage.JUDGE.value) and is_assessed(work):
+    if stage not in (Stage.FETCH.value, Stage.JUDGE.value, Stage.EXECUTE.value) and is_assessed(work):
         report(work, files, quiet=quiet or stage is not None)
     return code
 
@@ -152,6 +153,8 @@ def _environment(stage: Stage, work: Work, asked: Asked) -> dict[str, str]:
             return sealed_environment(work.scratch)
         case Stage.JUDGE:
             return errand_environment(ErrandKind.JUDGE, asked.judge)
+        case Stage.EXECUTE:
+            return errand_environment(ErrandKind.EXECUTE, asked.judge)
         case _:
             assert_never(stage)
 
@@ -165,6 +168,8 @@ def run_stage(stage: Stage, work: Work, asked: Asked) -> ExitCode:
         case Stage.JUDGE:
             take_judge_settings(asked.judge.endpoint, asked.judge.key_file)
             return do_errands(ErrandKind.JUDGE, work.errands, work.policy, quiet=asked.quiet)
+        case Stage.EXECUTE:
+            return do_errands(ErrandKind.EXECUTE, work.errands, work.policy, quiet=asked.quiet)
         case Stage.PUBLISH:
             return _publish(work, asked)
         case _:

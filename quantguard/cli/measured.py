@@ -11,6 +11,7 @@ from quantguard.cli.environment import hide_from_children, sealed_environment
 from quantguard.cli.errands import JudgeGiven, spawn_errands
 from quantguard.cli.progress import progress_shown
 from quantguard.cli.spawn import spawn
+from quantguard.core.measurement import BenchmarkKind
 from quantguard.core.verdict import ExitCode, Subject
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Asked:
 
     def needs_others(self) -> bool:
         """Whether something of it may have to be done where weights are not."""
-        return self.loaded().policy.judge() is not None
+        policy = self.loaded().policy
+        return policy.judge() is not None or any(b.kind is BenchmarkKind.CODE for b in policy.benchmarks)
 
 
 def measure_here(asked: Asked, into: Path | None) -> Measurements:
@@ -77,7 +79,9 @@ def measure_apart(asked: Asked, artifact: Path | None, *, allow_cast: bool) -> t
         if digests:
             kinds = errands.await_(digests).kinds
             spawn_errands(kinds, errands, asked.policy, asked.judge, quiet=asked.quiet)
-        return code, settle(measured, {digest: errands.answered(digest) for digest in digests})
+        answers = {digest: errands.answered(digest) for digest in digests}
+        confidence = asked.loaded().policy.confidence
+        return code, settle(measured, answers, reference=None, confidence=confidence)
 
 
 def _errands(into: Path) -> Errands:

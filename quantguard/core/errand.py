@@ -33,6 +33,7 @@ class ErrandKind(Enum):
     """What another room can do. The value is also the name of its stage."""
 
     JUDGE = "judge"  # ask a language model behind a network address
+    EXECUTE = "execute"  # run generated programs against tests, in a sealed container of their own
 
     @property
     def words(self) -> frozenset[str]:
@@ -40,6 +41,8 @@ class ErrandKind(Enum):
         match self:
             case ErrandKind.JUDGE:
                 return frozenset({"yes", "no", "unreadable"})
+            case ErrandKind.EXECUTE:
+                return frozenset({"passed", "failed", "timeout", "broken"})
             case _:
                 assert_never(self)
 

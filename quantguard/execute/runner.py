@@ -73,7 +73,8 @@ def run_problem(problem: Problem, limits: Limits, sweep: Sweep) -> Verdict:
         except _Late:
             return Verdict("timeout", f"no verdict after {limits.seconds} seconds")
         except (_Gone, ValueError, KeyError, TypeError, OSError) as error:
-            return Verdict("broken", f"the tests ended without a verdict ({type(error).__name__})")
+            # Whoever ended them, or made them say something else: the program is the only one that may have wanted to.
+            return Verdict("failed", f"the tests ended without a verdict ({type(error).__name__})")
         finally:
             for child in started:
                 child.end()

@@ -115,7 +115,7 @@ def _harden_and_measure(
         lambda: _measure(work, Subject.HARDENED, hardened, room, reference=original),
         final=lambda measured: _final(work, measured),
     )
-    return Judged(scanned.findings, settled(work, "measurements-hardened", measured, inputs))
+    return Judged(scanned.findings, settled(work, "measurements-hardened", measured, inputs, reference=original))
 
 
 def _final(work: Work, measured: Measurements) -> bool:
@@ -243,6 +243,6 @@ def _stopping(sampling: Sampling, limits: ScenarioLimits) -> Stopping | None:
 def benchmark_requests(policy: LoadedPolicy) -> tuple[BenchmarkRequest, ...]:
     """What verify is asked about usefulness: the policy's tasks with their paths resolved."""
     return tuple(
-        BenchmarkRequest(b.task, None if b.path is None else policy.resolve(b.path), b.limit)
+        BenchmarkRequest(b.task, None if b.path is None else policy.resolve(b.path), b.limit, b.kind, b.max_new_tokens)
         for b in policy.policy.benchmarks
     )

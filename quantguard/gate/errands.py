@@ -29,7 +29,9 @@ class AwaitsErrands(QuantGuardError):  # noqa: N818  not a failure: the gate goe
         super().__init__(f"awaits the {' and the '.join(names)}", remedy=f"run {stages}")
 
 
-def settled(work: Work, name: str, measured: Measurements, inputs: str) -> Measurements:
+def settled(
+    work: Work, name: str, measured: Measurements, inputs: str, *, reference: Measurements | None = None
+) -> Measurements:
     """`measured`, which is the body of `evidence/NAME.json` made from `inputs`, with its errands' figures filled.
 
     Raises:
@@ -44,7 +46,7 @@ def settled(work: Work, name: str, measured: Measurements, inputs: str) -> Measu
     new = [d for d, answer in answers.items() if isinstance(answer, Unmeasured) and d not in sent]
     if askable := [digest for digest in new if work.errands.errand(digest) is not None]:
         raise AwaitsErrands(work.errands.await_(askable).kinds)
-    found = settle(measured, answers)
+    found = settle(measured, answers, reference=reference, confidence=work.policy.policy.confidence)
     write_record(work.evidence / f"{name}.json", name, Measurements, found, inputs=inputs)
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from quantguard.core.measurement import Benchmark, Measurements, PairedDrop, Unmeasured
+from quantguard.core.measurement import Benchmark, BenchmarkKind, Measurements, PairedDrop, Unmeasured
 from quantguard.core.scheme import Scheme
 from quantguard.evidence.records import digest_of
 from quantguard.models.load import LoadedModel
@@ -22,6 +22,8 @@ class BenchmarkRequest:
     task: str  # the name under which it is reported
     path: Path | None = None  # its YAML; None: a task that lm-eval ships
     limit: int | None = None  # the first so many questions only
+    kind: BenchmarkKind = BenchmarkKind.LM_EVAL  # code: `path` is a JSONL of problems; None: the built-in ones
+    max_new_tokens: int | None = None  # of each program; kind code only
 
 
 def run_benchmark(

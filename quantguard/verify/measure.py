@@ -14,6 +14,7 @@ from quantguard.core.errors import ModelLoadError
 from quantguard.core.measurement import (
     AttackSuccess,
     Benchmark,
+    BenchmarkKind,
     Drift,
     Environment,
     Hunt,
@@ -25,7 +26,9 @@ from quantguard.core.progress import Progress, silent
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Subject
 from quantguard.models.device import device_label, library_versions
+from quantguard.models.load import LoadedModel
 from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchmark, unmeasured_benchmark
+from quantguard.verify.code_tasks import run_code_task
 from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
 from quantguard.verify.detectors.interface import Judgement
 from quantguard.verify.judging import Outbox
@@ -172,16 +175,7 @@ def _run(
     results = []
     for number, benchmark in enumerate(benchmarks):
         setting.progress("benchmark", number, len(benchmarks), benchmark.task)
-        results.append(
-            run_benchmark(
-                loaded,
-                benchmark,
-                batch_size=setting.batch_size,
-                seed=setting.seed,
-                confidence=setting.confidence,
-                scratch=setting.scratch,
-            )
-        )
+        results.append(_benchmark(loaded, benchmark, setting))
     if setting.reading is not None:
         setting.reading.read(loaded, batch_size=setting.batch_size, progress=setting.progress)
     return attacks, results
@@ -200,6 +194,21 @@ def _beside_full(
     hunts = _hunts(directory, problem, asked[1], schemes, setting)
     _free(setting.device)
     return drifts, hunts
+
+
+def _benchmark(loaded: LoadedModel, request: BenchmarkRequest, setting: _Setting) -> Benchmark:
+    if request.kind is BenchmarkKind.CODE:
+        return run_code_task(
+            loaded, request, batch_size=setting.batch_size, outbox=setting.outbox, progress=setting.progress
+        )
+    return run_benchmark(
+        loaded,
+        request,
+        batch_size=setting.batch_size,
+        seed=setting.seed,
+        confidence=setting.confidence,
+        scratch=setting.scratch,
+    )
 
 
 def _drifts(

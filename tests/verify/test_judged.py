@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
@@ -20,8 +20,10 @@ from quantguard.judge.fake import known
 from quantguard.policy.attainable import attainable_judged
 from quantguard.verify.judged import COUNTS, corrected
 from quantguard.verify.judging import JudgeRequest, ask_judge, judge_errand
-from quantguard.verify.settle import settle
+from quantguard.verify.settle import settle as settle_all
 from quantguard.verify.statistics import rate
+
+settle = partial(settle_all, reference=None, confidence=0.95)
 
 CONFIDENCE = 0.95
 REFUSALS = sum(row.refuses for row in labelled_answers())
