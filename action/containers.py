@@ -28,7 +28,7 @@ def run(client: Any, room: Room, job: Job, machine: Machine, log: Log) -> int:
     from requests.exceptions import RequestException
 
     try:
-        options = container_options(room, job, machine, {_LAUNCHER: _this_process()})
+        options = container_options(room, job, machine, own_label())
         container = client.containers.create(**options)
         container.start()
         log.stream(room.name, container.logs(stream=True, follow=True))
@@ -51,6 +51,11 @@ def _remedy(error: Exception) -> str:
     if any(word in text for word in ("bind source path", "no such file", "statfs")):
         return "Docker does not see the runner's files: in a job container use the form of docs/job-container.md"
     return "see Docker's message"
+
+
+def own_label() -> dict[str, str]:
+    """What marks a container as this process's."""
+    return {_LAUNCHER: _this_process()}
 
 
 def remove_own(client: Any) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from action import containers, preflight
+from action import containers, executing, preflight
 from action.job import GIBIBYTE, Job
 from action.log import Log
 from action.outputs import Result
@@ -24,6 +24,7 @@ _TITLES: Mapping[str, str] = {
     "fetch": "fetch: network, a credential that reads, no GPU",
     "assess": "assess: no network, no credential, weights read-only",
     "judge": "judge: network, the judge's key, no weights",
+    "execute": "execute: generated programs, no network, no credential, no file of the runner",
     "publish": "publish: network, the gate's own credential, no model code",
 }
 # The last file that each stage writes, in the work directory.
@@ -92,6 +93,7 @@ def _stages(job: Job, needs: Needs, runner: Runner) -> Result:
                 break
             for errand in (name for name in ERRANDS if any((job.work / ASKED).glob(f"{name}-*.json"))):
                 _run(errand, job, needs, runner)  # whatever comes of it, assess tells
+            _execute(job, runner)
             ended = _run(stage, job, needs, runner)
         code = ExitCode(ended) if ended in set(ExitCode) else ExitCode.INCONCLUSIVE
         if not _finished(stage, code, job):
@@ -101,6 +103,18 @@ def _stages(job: Job, needs: Needs, runner: Runner) -> Result:
     result = Result(code, job.model, job.work)
     runner.log.say(f"{result.verdict.value}: {job.model}, evidence in {job.work / 'evidence'}")
     return result
+
+
+def _execute(job: Job, runner: Runner) -> None:
+    """Have generated programs run, where they are asked to be; whatever comes of it, assess tells."""
+    for paths in executing.open_errands(job):
+        with runner.log.group(_TITLES[executing.STAGE]):
+            try:
+                executing.execute(runner.client, job, containers.own_label(), paths)
+            except MachineError as error:
+                runner.log.say(f"{executing.STAGE}: {error}")
+            finally:
+                containers.remove_own(runner.client)
 
 
 def _run(stage: str, job: Job, needs: Needs, runner: Runner) -> int:

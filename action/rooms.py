@@ -9,6 +9,7 @@
 Between two runs of assess, where it asks for it, a room of an errand (`quantguard.core.errand`), which sees no weights:
 
 | judge   | yes     | the judge's    | no  | errands/done, and reads errands/asked              |
+| execute | none    | none           | no  | nothing, and sees no file (`action/executing.py`)  |
 """
 
 from __future__ import annotations

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from action.executing import execute as execute_in_launcher
+from action.executing import open_errands
+from action.job import make_job
+from action.rooms import ASKED, DONE
 from quantguard.core.errors import MachineError
 from quantguard.execute.container import run_container
 from tests.containers.engine import BASE, Engine, require_base
@@ -184,3 +188,22 @@ def podman(engine: Engine, asked: bytes, *words: str) -> str:
 def test_an_image_that_is_not_there_is_told_and_not_pulled(engine: Engine, execute: Execute) -> None:
     with pytest.raises(MachineError, match="is the image there"):
         run_container(record([]), image="localhost/quantguard-test/none", engine="podman", seconds=60)
+
+
+def test_the_launcher_hands_the_errand_over_and_leaves_what_comes_back(
+    engine: Engine, executor: str, tmp_path: Path
+) -> None:
+    given = {"MODEL": "models:/m/1", "POLICY": "policy.yaml", "IMAGE": executor, "WORK": "work"}
+    named = {f"QUANTGUARD_{name}": value for name, value in given.items()}
+    job = make_job({**named, "GITHUB_WORKSPACE": str(tmp_path)})
+    (job.work / ASKED).mkdir(parents=True)
+    (job.work / DONE).mkdir()
+    rows = [asks(GOOD, f"assert f({number}) == {number}") for number in range(3)] + [asks("x" * 2**20, "f(1)")]
+    (job.work / ASKED / "execute-aa.json").write_bytes(record(rows))
+    (paths,) = open_errands(job)
+    execute_in_launcher(engine.client, job, {"quantguard.launcher": "test"}, paths)
+    body = json.loads((job.work / DONE / "execute-aa.json").read_text())["body"]
+    assert [reply["word"] for reply in body["replies"]] == ["passed"] * 3 + ["failed"]
+    assert body["problem"] == ""
+    assert open_errands(job) == ()
+    assert not list((job.work / DONE).glob(".*"))
