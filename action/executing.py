@@ -94,7 +94,7 @@ def _piped(container: Any, data: bytes, seconds: float) -> bytes:
                 raise OSError(f"the container wrote more than {_MOST_BYTES} bytes")
         return bytes(said)
     finally:
-        for held in (stream, link, getattr(stream, "_response", stream)):  # Docker's SDK keeps the response in it
+        for held in (getattr(stream, "_response", stream), stream, link):  # the SDK keeps the response in it
             held.close()
 
 

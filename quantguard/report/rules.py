@@ -62,7 +62,7 @@ _GATE_RULES: Final = {
         "compared with the limit of the policy.",
         "Deploy in a scheme that loses less, or ask more questions to narrow the interval.",
         7.0,
-        "The policy's own: benchmarks; the task is run by lm-evaluation-harness.",
+        "The policy's own: benchmarks; run by lm-evaluation-harness, or, of kind code, in a container of its own.",
         "Quantization alone costs accuracy, and few questions make a wide interval.",
     ),
     "counterfactual.max_ratio": Rule(

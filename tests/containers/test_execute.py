@@ -15,7 +15,12 @@ from action.job import make_job
 from action.rooms import ASKED, DONE
 from quantguard.core.errors import MachineError
 from quantguard.execute.container import run_container
+from quantguard.verify.programs import program
+from tests.command import quantguard
 from tests.containers.engine import BASE, Engine, require_base
+from tests.execute.test_problems import SOLUTIONS, SUITE
+from tests.gate.test_execute import coding_policy
+from tests.stories import Kind, write_story
 from tests.test_house import ROOT
 
 Row = tuple[str, str, str, str]
@@ -207,3 +212,25 @@ def test_the_launcher_hands_the_errand_over_and_leaves_what_comes_back(
     assert body["problem"] == ""
     assert open_errands(job) == ()
     assert not list((job.work / DONE).glob(".*"))
+
+
+def test_verify_has_programs_run_in_the_container(engine: Engine, executor: str, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "docker").symlink_to(shutil.which("podman") or "")
+    path = f"{tmp_path / 'bin'}:{engine.environment()['PATH']}"
+    environment = {name: value for name, value in engine.environment().items() if name.startswith("CONTAINERS")}
+    model = write_story(Kind.CLEAN, tmp_path / "model")
+    report = tmp_path / "report.json"
+    ran = quantguard(
+        "verify", model, "--policy", coding_policy(tmp_path / "policy"), "--output", f"json={report}",
+        env={**environment, "PATH": path, "QUANTGUARD_EXECUTOR_IMAGE": executor},
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    benchmarks = json.loads(report.read_text())["facts"]["original"]["benchmarks"]
+    assert [(b["accuracy"]["successes"], b["accuracy"]["trials"]) for b in benchmarks] == [(0, 12)] * 2
+    assert not engine.podman("ps", "--all", "--quiet", "--filter", "name=quantguard-execute")
+
+
+def test_all_built_in_problems_are_passed_by_their_solutions(execute: Execute) -> None:
+    rows = [(program(p, SOLUTIONS[p.name]), p.entry, p.setup, p.tests) for p in SUITE]
+    assert execute(rows) == [("passed", "")] * len(SUITE)
