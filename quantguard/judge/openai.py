@@ -89,7 +89,7 @@ class OpenAIJudge:
                 remedy = "try again later, or lower concurrency in the policy"
                 raise JudgeUnreachableError(f"{self._named}: busy or broken ({status}), {data}", remedy=remedy)
             self._wait(min(max(wait, asked_to_wait), _MOST_WAIT))
-        return read_reply(self._content(status, data))
+        return self._read(status, data)
 
     def close(self) -> None:
         with self._lock:
@@ -150,8 +150,8 @@ class OpenAIJudge:
                 raise requests.exceptions.Timeout("the reply does not end")
         return data.decode("utf-8", errors="replace")
 
-    def _content(self, status: int, data: str) -> str:
-        """The text of the reply."""
+    def _read(self, status: int, data: str) -> str:
+        """The word in a response."""
         if status in (401, 403):
             message = f"{self._named}: the key is refused ({status}), {self._quoted(data)}"
             raise JudgeDeniedError(message, remedy="set QUANTGUARD_JUDGE_KEY to one that may use this model")
@@ -165,7 +165,7 @@ class OpenAIJudge:
             raise JudgeReplyError(f"{self._named}: not a completion, {self._quoted(data)}", remedy=remedy) from error
         if content is not None and not isinstance(content, str):
             raise JudgeReplyError(f"{self._named}: a completion without text", remedy="use a chat model")
-        return content or ""
+        return read_reply(content or "")
 
     def _quoted(self, text: str) -> str:
         """The beginning of what a server says, without the key, which it may repeat."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from action.rooms import STAGES
+from action.rooms import MEASURED, STAGES
 from tests.containers.conftest import NewRunner
 from tests.containers.runner import USER, Ran, Runner
 from tests.stories import Kind
@@ -109,7 +109,7 @@ def require_mounts(told: Told) -> None:
     targets = {Path(target) for _, target in told.rooms["assess"]["mounts"]}
     of_host = {target for target in targets if target.is_relative_to(told.runner.home)}
     assert of_host == {
-        work, work / "evidence", work / "hardened", work / "scratch", work / "report",
+        work, *(work / name for name in MEASURED),
         *(workspace / "policies" / name for name in ("policy.yaml", "probes.jsonl", "calibration.jsonl")),
     }  # fmt: skip
     given = [path for root in of_host for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file()]
