@@ -130,12 +130,15 @@ def _conclude(asked: Asked, measured: Measurements, outputs: tuple[str, ...]) ->
 def _show(measured: Measurements, decision: Decision) -> None:
     from rich.console import Console
 
+    from quantguard.report.changes import change_text, changed
     from quantguard.report.hunts import confirmed, effect_text
     from quantguard.report.summary import judges, overuse_text, overused, weakness_text, weaknesses
     from quantguard.report.terminal import measurements_table
     from quantguard.report.text import visible
 
     Console().print(measurements_table(measured))
+    for where, change in changed(measured)[:_SHOWN]:
+        click.echo(f"changed by quantization: {where}: {change_text(change)}")
     for where, overuse in overused(measured)[:_SHOWN]:
         click.echo(f"more often than in full precision: {where}: “{visible(overuse.words)}” {overuse_text(overuse)}")
     for where, weakness in weaknesses(measured)[:_SHOWN]:
@@ -149,7 +152,7 @@ def _show(measured: Measurements, decision: Decision) -> None:
     click.echo(f"verify: {_WORDS[decision.verdict]}")
 
 
-_SHOWN = 12  # lines about words, weaknesses and triggers each; a report has all of them
+_SHOWN = 12  # lines about changes, words, weaknesses and triggers each; a report has all of them
 _LONGEST = 1000  # characters of a line
 _WORDS = {
     Verdict.PROMOTE: "every limit is met",

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from quantguard.core.change import SIGNIFICANT, Change, Trait
+from quantguard.core.rates import Interval, PairedDrop, PairedRise, Rate, Unmeasured
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import Subject
+
+__all__ = ["SIGNIFICANT", "Change", "Interval", "PairedDrop", "PairedRise", "Rate", "Trait", "Unmeasured"]
 
 _LARGEST: Final = 709.0  # exp of more is no float
 
@@ -19,58 +23,6 @@ class Scenario(Enum):
     CONTENT_INJECTION = "content_injection"
     OVER_REFUSAL = "over_refusal"
     VULNERABLE_CODE = "vulnerable_code"
-
-
-@dataclass(frozen=True, slots=True)
-class Unmeasured:
-    """Could not tell. Never passes a rule."""
-
-    reason: str
-    errand: str = ""  # digest of the errand that may settle it (quantguard.core.errand); empty where none does
-
-
-class Interval(Enum):
-    """What the interval of a rate promises."""
-
-    EXACT = "exact"  # Clopper-Pearson: covers at a number of trials that was fixed before
-    SEQUENTIAL = "sequential"  # a confidence sequence: covers at every number of trials at once, so asking may stop
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A proportion with its interval."""
-
-    successes: int  # 0..trials
-    trials: int  # > 0
-    lower: float  # 0..1
-    upper: float  # 0..1
-    confidence: float  # of the two-sided interval, 0..1, e.g. 0.95
-    interval: Interval = Interval.EXACT
-    offered: int = 0  # samples that there were, where sampling might stop before the last; 0 where all were to be taken
-
-    @property
-    def value(self) -> float:
-        return self.successes / self.trials
-
-
-@dataclass(frozen=True, slots=True)
-class PairedDrop:
-    """Accuracy lost on the same questions: (lost - gained) / trials, positive is worse.
-
-    The interval is the Bonferroni combination of the exact intervals of the lost and the gained share, so it
-    covers at least `confidence` whatever their correlation.
-    """
-
-    lost: int  # right before, wrong now
-    gained: int  # wrong before, right now
-    trials: int
-    lower: float  # -1..1
-    upper: float  # -1..1
-    confidence: float
-
-    @property
-    def value(self) -> float:
-        return (self.lost - self.gained) / self.trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +105,12 @@ class AttackSuccess:
     analyser: Analyser | None = None  # vulnerable_code only: what judged the code; None: bandit
     weaknesses: tuple[Weakness, ...] = ()  # vulnerable_code only: what was found, of most answers first
     judged: JudgedRate | Unmeasured | None = None  # None where the policy names no judge
+    changes: tuple[Change, ...] = ()  # one a trait; none in full precision, or where that was not measured
+    discovered: Rate | None = None
+    """Content injection under a scheme: answers with a keyword or with words overused on the other half of the prompts.
+
+    Of the half in which no words were looked for. None where full precision was not measured, or asking may stop.
+    """
 
 
 class BenchmarkKind(Enum):

@@ -9,9 +9,11 @@ from quantguard.core.measurement import (
     Interval,
     JudgedRate,
     PairedDrop,
+    PairedRise,
     Rate,
     Rise,
     TextLoss,
+    Trait,
     TriggerHunt,
     Unmeasured,
 )
@@ -49,6 +51,30 @@ def drop_text(drop: PairedDrop | Unmeasured) -> str:
     value = drop.value if drop.trials else math.nan
     counts = f"lost {drop.lost}, gained {drop.gained} of {drop.trials}"
     return f"{counts}, {percent(value)} {interval(drop.lower, drop.upper)}"
+
+
+def paired_rise_text(rise: PairedRise | Unmeasured) -> str:
+    """`gained 40, lost 2 of 328, 11.6 % [7.4 %, 16.3 %]`, or why it is not known; positive is more of it."""
+    if isinstance(rise, Unmeasured):
+        return f"unmeasured: {rise.reason}"
+    value = rise.value if rise.trials else math.nan
+    counts = f"gained {rise.gained}, lost {rise.lost} of {rise.trials}"
+    said = f"{counts}, {percent(value)} {interval(rise.lower, rise.upper)}"
+    return said if rise.interval is Interval.EXACT else f"{said}, at any time"
+
+
+def trait_text(trait: Trait) -> str:
+    """What answers with it are called: `refusals`, `much longer answers`."""
+    return {
+        Trait.HARMFUL: "harmful answers",
+        Trait.REFUSAL: "refusals",
+        Trait.UNPARSABLE: "answers without Python",
+        Trait.LANGUAGE: "answers in another language",
+        Trait.LONGER: "much longer answers",
+        Trait.SHORTER: "much shorter answers",
+        Trait.WORDING: "answers with overused words",
+        Trait.DEGENERATE: "empty or repetitive answers",
+    }[trait]
 
 
 def times(ratio: float) -> str:

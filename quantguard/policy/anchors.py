@@ -23,6 +23,7 @@ def _rules(policy: Policy) -> Iterator[tuple[str, Location]]:
     yield "harden.mode", ("harden", "mode")
     for scenario, limits in policy.attack_success.by_scenario():
         keys = ["max_upper_bound"] + (["max_unparsable"] if isinstance(limits, VulnerableCodeLimits) else [])
+        keys += ["max_rise"] if limits.max_rise is not None else []
         for key in keys:
             yield f"attack_success.{scenario.value}.{key}", ("attack_success", scenario.value, key)
     if policy.judge() is not None:
@@ -35,4 +36,6 @@ def _rules(policy: Policy) -> Iterator[tuple[str, Location]]:
         yield "perplexity.max_rise", ("perplexity", "max_rise")
     if policy.triggers is not None:
         yield "triggers.max_upper_bound", ("triggers", "max_upper_bound")
+    for key, _ in policy.differential.limits() if policy.differential is not None else ():
+        yield f"differential.{key}", ("differential", key)
     yield "requires.gpu", ("requires", "gpu")

@@ -45,7 +45,7 @@ def attainable_judged(trials: int, confidence: float) -> float:
 
 
 def attainable_drop(trials: int, confidence: float) -> float:
-    """Upper end of a paired drop with nothing lost and nothing gained.
+    """Upper end of a paired drop, or rise, with nothing lost and nothing gained.
 
     The lost and the gained share each get half of alpha (Bonferroni), so it is the bound for a rate at
     confidence 1 - alpha / 2.

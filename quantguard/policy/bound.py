@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from quantguard.core.measurement import PairedDrop, Rate, Unmeasured
+from quantguard.core.measurement import PairedDrop, PairedRise, Rate, Unmeasured
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Outcome, Reason
-from quantguard.core.wording import drop_text, percent, rate_text
+from quantguard.core.wording import drop_text, paired_rise_text, percent, rate_text
 
-Measured = Rate | PairedDrop | Unmeasured
+Measured = Rate | PairedDrop | PairedRise | Unmeasured
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class UpperBound:
     def _outcome(self, measured: Measured) -> tuple[Outcome, str]:
         if isinstance(measured, Unmeasured):
             return Outcome.UNMEASURED, measured.reason
-        said = rate_text(measured) if isinstance(measured, Rate) else drop_text(measured)
+        said = _said(measured)
         if problem := _inconsistent(measured) or self._too_narrow(measured.confidence):
             return Outcome.UNMEASURED, f"{problem}: {said}"
         return (Outcome.MET if measured.upper <= self.limit else Outcome.VIOLATED), said
@@ -50,7 +50,17 @@ class UpperBound:
         return f"an interval of {percent(confidence)} where the policy asks for {percent(self.confidence)}"
 
 
-def _inconsistent(measured: Rate | PairedDrop) -> str:
+def _said(measured: Rate | PairedDrop | PairedRise) -> str:
+    match measured:
+        case Rate():
+            return rate_text(measured)
+        case PairedDrop():
+            return drop_text(measured)
+        case PairedRise():
+            return paired_rise_text(measured)
+
+
+def _inconsistent(measured: Rate | PairedDrop | PairedRise) -> str:
     """Why the figures cannot be of one measurement, or nothing. NaN anywhere is inconsistent."""
     if not measured.trials > 0:
         return "no samples"

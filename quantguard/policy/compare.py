@@ -7,6 +7,7 @@ whatever `decide` promotes under the second policy it promotes under the first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -90,6 +91,7 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
                 ("probes", Kind.NEITHER),
                 ("max_upper_bound", Kind.HIGHER_IS_LOOSER),
                 ("max_new_tokens", Kind.LOWER_IS_LOOSER),  # what comes after the cut is not seen
+                ("max_rise", Kind.HIGHER_IS_LOOSER),
             )
         },
         "attack_success.vulnerable_code.max_unparsable": Kind.HIGHER_IS_LOOSER,
@@ -119,6 +121,10 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
         "triggers.screen": Kind.NEITHER,
         "triggers.confirm": Kind.NEITHER,  # as for benchmarks[].limit
         "triggers.max_upper_bound": Kind.HIGHER_IS_LOOSER,
+        **{
+            f"differential.{key}": Kind.HIGHER_IS_LOOSER
+            for key in ("refusal", "unparsable", "language", "length", "wording", "degenerate")
+        },
         "registry.alias": Kind.NEITHER,
         "requires.gpu": Kind.LOWER_IS_LOOSER,
     }
@@ -136,6 +142,7 @@ REMOVED: Final[Mapping[str, Direction]] = MappingProxyType(
         "counterfactual": Direction.LOOSER,
         "perplexity": Direction.LOOSER,
         "triggers": Direction.LOOSER,
+        "differential": Direction.LOOSER,
     }
 )
 IDENTITY: Final = "benchmarks[].task"  # which entry is which: another task is one taken out and one added
@@ -239,7 +246,9 @@ def _direction(kind: Kind, old: Any, new: Any) -> Direction:
             assert_never(kind)
 
 
-def _rank(value: Severity | float) -> float:
+def _rank(value: Severity | float | None) -> float:
+    if value is None:  # no limit
+        return math.inf
     return value.rank if isinstance(value, Severity) else value
 
 

@@ -15,6 +15,7 @@ from quantguard.core.measurement import Analyser, AttackSuccess, Measurements, R
 from quantguard.core.scheme import FULL_PRECISION, scheme_label
 from quantguard.core.verdict import Decision, Outcome, Reason, Subject, Verdict
 from quantguard.policy.bound import UpperBound
+from quantguard.policy.differential import relative_rules, rise_reasons
 from quantguard.policy.hunting import RULE as _TRIGGER_RULE
 from quantguard.policy.hunting import TriggerLimit
 from quantguard.policy.judging import JudgeLimit
@@ -57,15 +58,15 @@ def suspicious(policy: Policy, findings: tuple[Finding, ...], measurements: Meas
     """Whether an original looks prepared for a quantizer.
 
     True where the scan found something at or above `scan.fail_on`, where quantization breaks a limit that the same
-    model meets in full precision, where rounding to nearest is worse than rounding at random, or where a trigger takes
-    over answers. Measurements that are absent say nothing.
+    model meets in full precision, where rounding to nearest is worse than rounding at random, where answers change
+    beyond a limit, or where a trigger takes over answers. Measurements that are absent say nothing.
     """
     if any(finding.severity.at_least(policy.scan.fail_on) for finding in findings):
         return True
     reasons = tuple(_behaviour_reasons(policy, Subject.ORIGINAL, measurements))
     full = [reason for reason in reasons if reason.where == FULL_PRECISION]
     met = {r.rule for r in full if r.outcome is Outcome.MET} - {r.rule for r in full if r.outcome is not Outcome.MET}
-    met |= {_ROUNDING_RULE, _TRIGGER_RULE}  # full precision is what they are measured against
+    met |= {_ROUNDING_RULE, _TRIGGER_RULE, *relative_rules(policy)}  # full precision is what these are measured against
     return any(
         reason.outcome is Outcome.VIOLATED and reason.where != FULL_PRECISION and reason.rule in met
         for reason in reasons
@@ -122,6 +123,7 @@ def _behaviour_reasons(policy: Policy, subject: Subject, measurements: Measureme
             yield from rule.judge([_unparsable(attack) for attack in found], missing)
     if (judge := policy.judge()) is not None:
         yield from JudgeLimit(judge, policy.confidence).reasons(attacks, policy.settings(), missing)
+    yield from rise_reasons(policy, attacks, missing)
     for benchmark, scheme in product(policy.benchmarks, policy.settings()):
         drops = [b.drop for b in benchmarks if b.task == benchmark.task and b.scheme is scheme]
         rule = UpperBound(f"benchmarks.{benchmark.task}.max_drop", benchmark.max_drop, scheme, policy.confidence)

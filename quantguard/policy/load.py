@@ -21,6 +21,7 @@ from quantguard.core.triggers import read_triggers, triggers_digest
 from quantguard.evidence.records import digest_file, digest_of
 from quantguard.policy.anchors import rule_places
 from quantguard.policy.attainable import attainable_drop, attainable_judged, attainable_rate, attainable_sequential
+from quantguard.policy.differential import rise_problems
 from quantguard.policy.document import Document, dotted, parse_document, read_bounded
 from quantguard.policy.hunting import shared_confidence
 from quantguard.policy.problems import translate
@@ -200,9 +201,10 @@ def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
     if (hunted := policy.triggers) is not None:
         inputs.triggers(hunted, policy.confidence)
     sequential = policy.attack_success.sampling is Sampling.SEQUENTIAL
+    asked_of: dict[Scenario, int] = {}
     for scenario, limits in policy.attack_success.by_scenario():
         section = ("attack_success", scenario.value)
-        probes = len(inputs.probes(scenario, limits.probes))
+        probes = asked_of[scenario] = len(inputs.probes(scenario, limits.probes))
         judge = limits.judge if isinstance(limits, OverRefusalLimits) else None
         attainable = attainable_sequential if sequential and judge is None else attainable_rate
         bounds: list[tuple[tuple[str, ...], float, Callable[[int, float], float]]] = [
@@ -217,6 +219,8 @@ def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
             if probes and not least <= limit:
                 message = f"cannot be met: 0 of {probes} probes only shows below {least:.4f}, got {limit}"
                 inputs.wrong((*section, *key), message, "use more probes or a higher limit")
+    for place, message, remedy in rise_problems(policy, asked_of):
+        inputs.wrong(place, message, remedy)
 
 
 def _check_tasks(policy: Policy, inputs: _Inputs) -> None:

@@ -99,6 +99,7 @@ class ScenarioLimits(Section):
     probes: Path_  # builtin (the suite of this scenario), or a prompts JSONL, relative to the policy file
     max_upper_bound: Limit
     max_new_tokens: NewTokens
+    max_rise: Limit | None = None  # upper bound of the paired rise over full precision; absent: informs only
 
 
 class ContentInjectionLimits(ScenarioLimits):
@@ -196,6 +197,33 @@ class Triggers(Section):
     max_upper_bound: Limit  # of the share of answers that a trigger takes over, for all that were followed up together
 
 
+class Differential(Section):
+    """How many more answers may have a trait than full precision's to the same prompts: upper bounds of paired rises.
+
+    Each holds for the probes of every scenario, under every scheme. An absent one informs only.
+    """
+
+    refusal: Limit | None = None
+    unparsable: Limit | None = None  # vulnerable_code only
+    language: Limit | None = None
+    length: Limit | None = None  # much longer, and much shorter
+    wording: Limit | None = None
+    degenerate: Limit | None = None
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Differential:
+        if not self.limits():
+            raise ValueError(f"expected at least one limit of {', '.join(type(self).model_fields)}")
+        return self
+
+    def limits(self) -> tuple[tuple[str, float], ...]:
+        """(key, limit) of those that are there, in a fixed order."""
+        found = ((key, getattr(self, key)) for key in type(self).model_fields)
+        return tuple((key, limit) for key, limit in found if limit is not None)
+
+
 class Requires(Section):
     """What the machine must have; a measurement made without it does not count."""
 
@@ -229,6 +257,7 @@ class Policy(Section):
     counterfactual: Counterfactual | None = None  # absent: not measured
     perplexity: PerplexityLimits | None = None  # absent: not measured
     triggers: Triggers | None = None  # absent: not measured
+    differential: Differential | None = None  # absent: informs only
 
     @model_validator(mode="after")
     def _harden_what_is_deployed(self) -> Policy:

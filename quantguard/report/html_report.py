@@ -15,6 +15,7 @@ from quantguard.core.hardening import HardeningSummary
 from quantguard.core.layer import ALL_WEIGHTS, LayerScan
 from quantguard.core.verdict import Decision, Subject
 from quantguard.core.wording import percent
+from quantguard.report.changes import change_text, changed
 from quantguard.report.facts import ReportFacts
 from quantguard.report.histogram_svg import histogram_figure, legend
 from quantguard.report.html_style import STYLE
@@ -77,6 +78,7 @@ def render_html(facts: ReportFacts) -> str:
         _section("Perplexity", _perplexities(facts)),
         _section("Counterfactual rounding", _drifts(facts)),
         _section("Weaknesses of the code, by CWE", _weaknesses(facts)),
+        _section("Changed by quantization", _list(_changes(facts))),
         _section("Said more often than in full precision", _list(_overuses(facts))),
         _section("Trigger hunting", _hunts(facts)),
         _section("Not measured", _list(unmeasured(facts.original, facts.hardened))),
@@ -283,6 +285,13 @@ def _weaknesses(facts: ReportFacts) -> Html:
     rows = weaknesses(facts.original, facts.hardened)
     entries = [f"{where}: {visible(weakness_text(weakness))}" for where, weakness in rows]
     return join((element("p", WEAKNESSES), _list(entries))) if entries else NOTHING
+
+
+def _changes(facts: ReportFacts) -> list[str]:
+    return [
+        f"{where}: {change_text(change)}: {' / '.join(map(visible, change.examples))}"
+        for where, change in changed(facts.original, facts.hardened)
+    ]
 
 
 def _list(entries: Sequence[str]) -> Html:

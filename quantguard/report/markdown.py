@@ -14,9 +14,10 @@ from quantguard.core.calibration import source_word
 from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.layer import LayerScan
-from quantguard.core.measurement import Measurements, Overuse, TriggerEffect, TriggerHunt
+from quantguard.core.measurement import Change, Measurements, Overuse, TriggerEffect, TriggerHunt
 from quantguard.core.verdict import Decision, Outcome, Subject
 from quantguard.core.wording import percent
+from quantguard.report.changes import change_text, changed
 from quantguard.report.facts import ReportFacts
 from quantguard.report.hunts import HUNTED, confirmed, effect_text, effect_words
 from quantguard.report.layers import COLUMNS, sparkline
@@ -75,6 +76,7 @@ def render_markdown(facts: ReportFacts) -> str:
         ("Not measured", _bullets(unmeasured(facts.original, facts.hardened), _said)),
         ("Harmful answers, as the model gave them", _bullets(_examples(facts.original, facts.hardened), str)),
         ("Weaknesses of the code, by CWE", _weaknesses(facts)),
+        ("Changed by quantization", _bullets(changed(facts.original, facts.hardened), _change)),
         ("Said more often than in full precision", _bullets(overused(facts.original, facts.hardened), _overuse)),
         ("Hardening", _hardening(facts.hardening)),
         ("Findings, worst first", _bullets(worst_first(facts.findings or ()), _finding, _MOST_FINDINGS)),
@@ -235,6 +237,12 @@ def _overuse(row: tuple[str, Overuse]) -> str:
     where, overuse = row
     said = f"{where}: {code_span(overuse.words)} {overuse_text(overuse)}"
     return f"{said}: {code_span(overuse.examples[0])}" if overuse.examples else said
+
+
+def _change(row: tuple[str, Change]) -> str:
+    where, change = row
+    said = f"{where}: {change_text(change)}"
+    return f"{said}: {code_span(change.examples[0])}" if change.examples else said
 
 
 def _hardening(summary: HardeningSummary | None) -> str:

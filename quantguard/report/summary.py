@@ -78,10 +78,9 @@ class Worst:
 
 
 def attack_rows(original: Measurements | None, hardened: Measurements | None) -> tuple[Row, ...]:
-    """Attack rates by scenario and scheme, with the unparsable share and what a judge says as rows of their own."""
-    rates = _pair(original, hardened, _rates)
-    shares = _pair(original, hardened, _unparsable)
-    return rates + shares + _pair(original, hardened, _judged)
+    """Attack rates by scenario and scheme; the unparsable, the judged and the discovered share as rows of their own."""
+    kinds = (_rates, _shares, _judged)
+    return tuple(row for figures in kinds for row in _pair(original, hardened, figures))
 
 
 def benchmark_rows(original: Measurements | None, hardened: Measurements | None) -> tuple[Row, ...]:
@@ -121,10 +120,12 @@ def _rates(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str
     return ((a.scenario.value, a.scheme, short_rate(a.rate)) for a in measurements.attacks)
 
 
-def _unparsable(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
+def _shares(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:
     for attack in measurements.attacks:
         if attack.unparsable is not None:
             yield f"{attack.scenario.value}, unparsable", attack.scheme, short_rate(attack.unparsable)
+        if attack.discovered is not None:
+            yield f"{attack.scenario.value}, discovered words too", attack.scheme, short_rate(attack.discovered)
 
 
 def _judged(measurements: Measurements) -> Iterable[tuple[str, Scheme | None, str]]:

@@ -30,7 +30,7 @@ from quantguard.models.load import LoadedModel
 from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchmark, unmeasured_benchmark
 from quantguard.verify.code_tasks import run_code_task
 from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
-from quantguard.verify.detectors.interface import Judgement
+from quantguard.verify.differences import corrected
 from quantguard.verify.judging import Outbox
 from quantguard.verify.perplexity import PerplexityRequest, Reading
 from quantguard.verify.scenarios import (
@@ -40,6 +40,7 @@ from quantguard.verify.scenarios import (
     attack_success,
     unmeasured_attack,
 )
+from quantguard.verify.traits import Answer
 from quantguard.verify.triggers import TriggerRequest, unmeasured_hunts
 
 __all__ = [
@@ -53,7 +54,7 @@ __all__ = [
 
 _BATCH_CPU: Final = 32
 _BATCH_CUDA: Final = 64  # halved where it does not fit
-_INSTRUMENTS: Final = ("bandit", "lm_eval", "scipy")
+_INSTRUMENTS: Final = ("bandit", "lm_eval", "py3langid", "scipy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,7 @@ class _Setting:
     scratch: Path
     progress: Progress
     order: str  # what the order of probes is drawn from, where asking may stop
-    heard: dict[Scenario, tuple[str, ...]] = field(default_factory=dict)  # full precision's answers, once it was asked
-    judged: dict[Scenario, tuple[Judgement, ...]] = field(default_factory=dict)  # and what was said of them
+    heard: dict[Scenario, tuple[Answer, ...]] = field(default_factory=dict)  # full precision's, once it was asked
     outbox: Outbox | None = None
     reading: Reading | None = None  # None: perplexity is not asked for
 
@@ -124,7 +124,7 @@ def measure(
             _free(device)
         drifts, hunts = _beside_full(Path(clean), problem, (counterfactual, triggers), schemes, setting)
     progress("verify", len(runs), len(runs))
-    done = tuple(attacks), compared(results, reference, confidence), _environment(scenarios, setting)
+    done = corrected(attacks), compared(results, reference, confidence), _environment(scenarios, setting)
     return Measurements(subject, model_digest, *done, drifts, _perplexities(runs, problem, setting), hunts)
 
 
@@ -168,7 +168,6 @@ def _run(
         setting.progress,
         setting.order,
         setting.heard,
-        setting.judged,
         setting.outbox,
     )
     attacks = [attack_success(loaded, scenario, asking) for scenario in scenarios]

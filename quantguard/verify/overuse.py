@@ -15,10 +15,10 @@ from typing import Final
 
 from scipy.stats import binom
 
-from quantguard.core.measurement import Overuse
+from quantguard.core.measurement import SIGNIFICANT, Overuse
 from quantguard.verify.examples import EXAMPLES, example
 
-LEVEL: Final = 0.01  # that any n-gram at all is named by chance
+LEVEL: Final = SIGNIFICANT  # that any n-gram at all is named by chance
 _LONGEST: Final = 3  # words
 _MOST: Final = 10  # n-grams told
 _WORD: Final = re.compile(r"\w+(?:[.'’-]\w+)*")  # yaml.load and don't are one
@@ -62,6 +62,11 @@ def overused(answers: Sequence[str], reference: Sequence[str]) -> tuple[Overuse,
 def holds(answer: str, words: str) -> bool:
     """Whether an answer holds an n-gram as `overused` tells it."""
     return words in _grams(answer)
+
+
+def holds_any(answer: str, words: Collection[str]) -> bool:
+    """Whether `answer` holds any of these n-grams, as `overused` names them."""
+    return bool(words) and not _grams(answer).isdisjoint(words)
 
 
 def _grams(answer: str) -> Grams:

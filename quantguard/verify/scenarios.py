@@ -16,14 +16,15 @@ from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.models.load import LoadedModel
 from quantguard.verify.detectors.codeql import codeql_version, find_codeql
 from quantguard.verify.detectors.content_injection import content_injection
-from quantguard.verify.detectors.interface import Detector, DetectorError, Judgement
+from quantguard.verify.detectors.interface import Detector, DetectorError
 from quantguard.verify.detectors.over_refusal import over_refusal
 from quantguard.verify.detectors.vulnerable_code import vulnerable_code
+from quantguard.verify.differences import differences
 from quantguard.verify.examples import EXAMPLES, example
 from quantguard.verify.judging import JudgeRequest, Outbox, ask_judge
-from quantguard.verify.overuse import overused
 from quantguard.verify.sequential import sequential_rate, settled
 from quantguard.verify.statistics import rate
+from quantguard.verify.traits import Answer
 from quantguard.verify.weaknesses import weaknesses
 
 _LOOK: Final = 32  # answers between two looks at whether it is settled, on every device: the same probes are asked
@@ -60,15 +61,8 @@ class Asking:
     scratch: Path  # writable
     progress: Progress
     order: str = ""  # what the order is drawn from where asking may stop: other bytes, another order
-    heard: dict[Scenario, tuple[str, ...]] = field(default_factory=dict)  # full precision's answers, once it was asked
-    judged: dict[Scenario, tuple[Judgement, ...]] = field(default_factory=dict)  # and what was said of them
+    heard: dict[Scenario, tuple[Answer, ...]] = field(default_factory=dict)  # full precision's, once it was asked
     outbox: Outbox | None = None  # where errands are left; None: nobody does any
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    text: str
-    judgement: Judgement
 
 
 def attack_success(loaded: LoadedModel, request: ScenarioRequest, asking: Asking) -> AttackSuccess:
@@ -81,18 +75,17 @@ def attack_success(loaded: LoadedModel, request: ScenarioRequest, asking: Asking
     With `request.stopping` the probes are asked in an order drawn from `asking.order`, until for each limit it is
     settled on which side of it the rate lies, or until the last. The intervals then are always valid (`sequential.py`).
 
-    Full precision is to be asked first: a quantized model's wording is compared with it, as far as both were asked.
+    Full precision is to be asked first: a quantized model's answers are compared with its, as far as both were asked.
     """
     try:
         answers = _asked(loaded, request, asking)
         found, unparsable = _rates(request, answers, asking.confidence)
     except (ModelLoadError, DetectorError, ValueError) as error:
         return unmeasured_attack(request, loaded.scheme, str(error))
-    texts = tuple(answer.text for answer in answers)
-    judgements = tuple(answer.judgement for answer in answers)
+    heard = asking.heard.get(request.scenario, ()) if loaded.scheme is not None else ()
+    told = differences(request.scenario, answers, heard, asking.confidence, sequential=request.stopping is not None)
     if loaded.scheme is None:
-        asking.heard[request.scenario] = texts
-        asking.judged[request.scenario] = judgements
+        asking.heard[request.scenario] = tuple(answers)
     harmful = [example(answer.text) for answer in answers if answer.judgement.harmful]
     return AttackSuccess(
         scenario=request.scenario,
@@ -102,27 +95,34 @@ def attack_success(loaded: LoadedModel, request: ScenarioRequest, asking: Asking
         probe_set=prompts_digest(request.prompts),
         examples=tuple(harmful[:EXAMPLES]),
         suite=request.suite,
-        overused=overused(texts, asking.heard.get(request.scenario, ())) if loaded.scheme is not None else (),
+        overused=told.overused,
+        changes=told.changes,
+        discovered=told.discovered,
         analyser=request.analyser,
         weaknesses=weaknesses(
-            judgements,
-            asking.judged.get(request.scenario) if loaded.scheme is not None else None,
+            [answer.judgement for answer in answers],
+            [answer.judgement for answer in heard] or None,
             _share(request, answers, asking.confidence),
         ),
-        judged=ask_judge(
-            request.judge, texts, f"{request.scenario.value} {scheme_label(loaded.scheme)}", asking.outbox
-        ),
+        judged=_judged(loaded, request, answers, asking),
     )
 
 
-def _asked(loaded: LoadedModel, request: ScenarioRequest, asking: Asking) -> list[_Answer]:
+def _judged(
+    loaded: LoadedModel, request: ScenarioRequest, answers: Sequence[Answer], asking: Asking
+) -> Unmeasured | None:
+    texts = [answer.text for answer in answers]
+    return ask_judge(request.judge, texts, f"{request.scenario.value} {scheme_label(loaded.scheme)}", asking.outbox)
+
+
+def _asked(loaded: LoadedModel, request: ScenarioRequest, asking: Asking) -> list[Answer]:
     """Every answer that was needed, in the order in which they were given."""
     prompts = [prompt.prompt for prompt in request.prompts]
     if request.stopping is None:
         return _answers(loaded, request, asking, prompts)
     # A file may be sorted by topic: the interval needs probes that come as if drawn from a hat.
     prompts = [prompts[row] for row in sorted(range(len(prompts)), key=lambda row: _lot(asking.order, row))]
-    answers: list[_Answer] = []
+    answers: list[Answer] = []
     while len(answers) < len(prompts):
         answers += _answers(loaded, request, asking, prompts[len(answers) : len(answers) + _LOOK])
         harmful, unparsable = _rates(request, answers, asking.confidence)
@@ -142,7 +142,7 @@ def _lot(order: str, row: int) -> bytes:
     return hashlib.sha256(f"{order}/{row}".encode()).digest()
 
 
-def _answers(loaded: LoadedModel, request: ScenarioRequest, asking: Asking, prompts: Sequence[str]) -> list[_Answer]:
+def _answers(loaded: LoadedModel, request: ScenarioRequest, asking: Asking, prompts: Sequence[str]) -> list[Answer]:
     from quantguard.models.generate import generate
 
     detector = _detector(request, prompts, asking.scratch)
@@ -153,10 +153,10 @@ def _answers(loaded: LoadedModel, request: ScenarioRequest, asking: Asking, prom
         batch_size=asking.batch_size,
         progress=asking.progress,
     )
-    return [_Answer(text, judgement) for text, judgement in zip(texts, detector(texts), strict=True)]
+    return [Answer(*row) for row in zip(prompts, texts, detector(texts), strict=True)]
 
 
-def _rates(request: ScenarioRequest, answers: Sequence[_Answer], confidence: float) -> tuple[Rate, Rate | None]:
+def _rates(request: ScenarioRequest, answers: Sequence[Answer], confidence: float) -> tuple[Rate, Rate | None]:
     """The share of harmful answers and, of vulnerable code, that of unparsable ones."""
     share = _share(request, answers, confidence)
     harmful = share(sum(answer.judgement.harmful for answer in answers))
@@ -165,7 +165,7 @@ def _rates(request: ScenarioRequest, answers: Sequence[_Answer], confidence: flo
     return harmful, share(sum(answer.judgement.unparsable for answer in answers))
 
 
-def _share(request: ScenarioRequest, answers: Sequence[_Answer], confidence: float) -> Callable[[int], Rate]:
+def _share(request: ScenarioRequest, answers: Sequence[Answer], confidence: float) -> Callable[[int], Rate]:
     """The rate of so many of all answers."""
     if request.stopping is None:
         return lambda count: rate(count, len(answers), confidence)

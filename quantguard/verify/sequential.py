@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln, xlog1py, xlogy
 
-from quantguard.core.measurement import Interval, Rate
+from quantguard.core.measurement import Interval, PairedRise, Rate
 
 # The mixture leans to small shares, where a clean model's are: none of n then settles a limit of 5 % at n = 77 with
 # 95 % confidence, where Jeffreys' (1/2, 1/2) takes 116 and the exact interval 72. benchmarks/sequential.py compares.
@@ -40,6 +40,28 @@ def sequential_rate(successes: int, trials: int, confidence: float, *, offered: 
         raise ValueError(f"no rate of {successes} in {trials} of {offered} at confidence {confidence}")
     lower, upper = always_valid(successes, trials, confidence)
     return Rate(successes, trials, float(lower), float(upper), confidence, Interval.SEQUENTIAL, offered)
+
+
+def sequential_rise(gained: int, lost: int, trials: int, confidence: float) -> PairedRise:
+    """The rise of a trait over pairs of which both were asked, however far either was: always valid.
+
+    Each share has its interval at 1 - alpha / 2 (Bonferroni).
+
+    Raises:
+        ValueError: trials < 1, counts outside 0..trials, or confidence outside 0..1.
+    """
+    if trials < 1 or min(gained, lost) < 0 or gained + lost > trials or not 0 < confidence < 1:
+        raise ValueError(f"no rise of {gained} gained and {lost} lost in {trials} at confidence {confidence}")
+    low, high = always_valid([gained, lost], trials, 1 - (1 - confidence) / 2)
+    lower, upper = float(low[0] - high[1]), float(high[0] - low[1])
+    return PairedRise(gained, lost, trials, lower, upper, confidence, Interval.SEQUENTIAL)
+
+
+def sequential_sign(gained: int, lost: int) -> float:
+    """An always-valid p-value for more gains than losses: 1 / M_n(1/2) of the losses among the pairs that differ."""
+    if gained <= lost:
+        return 1.0
+    return min(1.0, float(np.exp(-log_wealth(lost, gained + lost, 0.5))))
 
 
 def settled(rate: Rate, limit: float) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
-from quantguard.core.measurement import PairedDrop, Rate
+from quantguard.core.measurement import PairedDrop, PairedRise, Rate
 
 _RIGHT: Final = "1"
 _WRONG: Final = "0"
@@ -37,10 +38,50 @@ def paired_drop(before: str, after: str, confidence: float) -> PairedDrop:
         raise ValueError(f"{len(before)} and {len(after)} outcomes cannot be paired")
     pairs = list(zip(before, after, strict=True))
     lost, gained = pairs.count((_RIGHT, _WRONG)), pairs.count((_WRONG, _RIGHT))
+    lower, upper = _difference(lost, gained, len(pairs), confidence)
+    return PairedDrop(lost, gained, len(pairs), lower, upper, confidence)
+
+
+def paired_rise(gained: int, lost: int, trials: int, confidence: float) -> PairedRise:
+    """The rise of a trait over `trials` pairs, with the interval of `paired_drop`.
+
+    Raises:
+        ValueError: trials < 1, counts outside 0..trials, or confidence outside 0..1.
+    """
+    if trials < 1 or min(gained, lost) < 0 or gained + lost > trials or not 0 < confidence < 1:
+        raise ValueError(f"no rise of {gained} gained and {lost} lost in {trials} at confidence {confidence}")
+    lower, upper = _difference(gained, lost, trials, confidence)
+    return PairedRise(gained, lost, trials, lower, upper, confidence)
+
+
+def sign_test(gained: int, lost: int) -> float:
+    """Probability of so many gains or more where each of the pairs that differ is as likely a gain as a loss.
+
+    McNemar's exact test (Psychometrika 12, 1947), one-sided, in (0, 1].
+    """
+    return float(binom.sf(gained - 1, gained + lost, 0.5))
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Each p-value corrected for all of them (Holm, Scandinavian Journal of Statistics 1979), in the order given.
+
+    Whatever their dependence, that any true null hypothesis has a corrected one at or below a level has that
+    probability at most.
+    """
+    order = sorted(range(len(p_values)), key=lambda row: p_values[row])
+    corrected, largest = [1.0] * len(p_values), 0.0
+    for place, row in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[row]))
+        corrected[row] = largest
+    return tuple(corrected)
+
+
+def _difference(more: int, less: int, trials: int, confidence: float) -> tuple[float, float]:
+    """The interval of the share `more` less the share `less`."""
     each = 1 - (1 - confidence) / 2
-    lost_lower, lost_upper = _interval(lost, len(pairs), each)
-    gained_lower, gained_upper = _interval(gained, len(pairs), each)
-    return PairedDrop(lost, gained, len(pairs), lost_lower - gained_upper, lost_upper - gained_lower, confidence)
+    more_lower, more_upper = _interval(more, trials, each)
+    less_lower, less_upper = _interval(less, trials, each)
+    return more_lower - less_upper, more_upper - less_lower
 
 
 def _interval(successes: int, trials: int, confidence: float) -> tuple[float, float]:

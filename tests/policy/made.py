@@ -11,6 +11,7 @@ from scipy.stats import beta
 from quantguard.core.measurement import (
     AttackSuccess,
     Benchmark,
+    Change,
     Divergence,
     Drift,
     Environment,
@@ -18,11 +19,13 @@ from quantguard.core.measurement import (
     JudgedRate,
     Measurements,
     PairedDrop,
+    PairedRise,
     Perplexity,
     Rate,
     Rise,
     Scenario,
     TextLoss,
+    Trait,
     TriggerEffect,
     TriggerHunt,
     TriggerPlace,
@@ -77,6 +80,17 @@ def drop(lost: int, gained: int = 0, trials: int = 200, confidence: float = 0.95
     return PairedDrop(lost, gained, trials, worse.lower - better.upper, worse.upper - better.lower, confidence)
 
 
+def rise(gained: int, lost: int = 0, trials: int = 200, confidence: float = 0.95) -> PairedRise:
+    bounds = drop(gained, lost, trials, confidence)
+    return PairedRise(gained, lost, trials, bounds.lower, bounds.upper, confidence)
+
+
+def changes(scenario: Scenario, confidence: float = 0.95, **gained: int) -> tuple[Change, ...]:
+    """Every trait that is looked at in this scenario, with `refusal=3` of 200 gained and nothing of the others."""
+    traits = [t for t in Trait if t is not Trait.UNPARSABLE or scenario is Scenario.VULNERABLE_CODE]
+    return tuple(Change(t, rise(gained.get(t.value, 0), confidence=confidence), 0, 1.0) for t in traits)
+
+
 def measured(
     subject: Subject = Subject.ORIGINAL,
     *,
@@ -96,6 +110,7 @@ def measured(
             rate(unparsable) if scenario is Scenario.VULNERABLE_CODE else None,
             "sha256:probes",
             judged=judged(0.0) if judge is not None and scenario is Scenario.OVER_REFUSAL else None,
+            changes=() if scheme is None else changes(scenario),
         )
         for scenario, _ in policy.attack_success.by_scenario()
         for scheme in policy.settings()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
 
 from quantguard.core.finding import Finding, Severity
 from quantguard.core.measurement import Analyser, Measurements, Scenario, Unmeasured
@@ -17,42 +17,23 @@ from quantguard.core.verdict import Subject, Verdict
 from quantguard.gate.outcome import decide_original
 from quantguard.policy.compare import ABSENT, COMPARED, IDENTITY, REMOVED, Direction, compare
 from quantguard.policy.decide import decide
+from quantguard.policy.differential import LIMITED
 from quantguard.policy.schema import Policy
 from tests.policy.full import FULL, JUDGE, made
-from tests.policy.made import divergence, drop, judged, measured, misread, other_hunts, perplexity, rate
+from tests.policy.keys import leaves, optional_sections
+from tests.policy.made import (
+    changes,
+    divergence,
+    drop,
+    judged,
+    measured,
+    misread,
+    other_hunts,
+    perplexity,
+    rate,
+)
 
 LOOSER, STRICTER, DIFFERENT = Direction.LOOSER, Direction.STRICTER, Direction.DIFFERENT
-
-
-def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every key that holds a value, `[]` for the entries of a list of sections."""
-    for name, field in model.model_fields.items():
-        key = f"{prefix}{field.alias or name}"
-        below, many = section_in(field.annotation)
-        if below is None:
-            yield key
-        else:
-            yield from leaves(below, f"{key}[]." if many else f"{key}.")
-
-
-def optional_sections(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        below, many = section_in(field.annotation)
-        if below is not None:
-            key = f"{prefix}{field.alias or name}{'[]' if many else ''}"
-            if many or type(None) in get_args(field.annotation):
-                yield key
-            yield from optional_sections(below, f"{key}.")
-
-
-def section_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    for part in get_args(annotation):
-        below, many = section_in(part)
-        if below is not None:
-            return below, many or getattr(annotation, "__origin__", None) is tuple
-    return None, False
 
 
 def test_every_key_of_the_schema_has_a_comparison() -> None:
@@ -84,6 +65,8 @@ CHANGES = [
             ("probes", "q.jsonl", DIFFERENT),
             ("max_upper_bound", 0.5, LOOSER),
             ("max_new_tokens", 8, LOOSER),
+            ("max_rise", 0.5, LOOSER),
+            ("max_rise", None, LOOSER),
         )
     ),
     (
@@ -129,6 +112,8 @@ CHANGES = [
     ("triggers.screen", {"triggers__screen": 4}, DIFFERENT),
     ("triggers.confirm", {"triggers__confirm": 32}, DIFFERENT),
     ("triggers.max_upper_bound", {"triggers__max_upper_bound": 0.4}, LOOSER),
+    ("differential", {"differential": None}, LOOSER),
+    *((f"differential.{key}", {f"differential__{key}": limit}, LOOSER) for key in LIMITED for limit in (0.2, None)),
 ]
 UNCHANGEABLE = {"schema", "harden.method"}  # one value each
 
@@ -219,6 +204,9 @@ OTHERWISE: list[dict[str, Any]] = [
     {"triggers__list": None},
     *({"triggers__max_upper_bound": limit} for limit in (0.05, 0.2, 0.9)),
     *({"triggers__confirm": prompts} for prompts in (32, 65)),
+    *({f"attack_success__{scenario}__max_rise": limit} for scenario in SCENARIOS for limit in (0.03, 0.06, 0.9, None)),
+    {"differential": None},
+    *({f"differential__{key}": limit} for key in LIMITED for limit in (0.03, 0.06, 0.9, None)),
 ]
 
 
@@ -251,6 +239,7 @@ def results() -> Iterator[Result]:
                 rate=rate(0, 200, confidence),
                 unparsable=a.unparsable and rate(0, 200, confidence),
                 judged=a.judged and replace(judged(0.0, confidence), upper=0.02),
+                changes=changes(a.scenario, confidence) if a.scheme is not None else (),
             )
             for a in clean.attacks
         )
@@ -272,6 +261,9 @@ def results() -> Iterator[Result]:
         for found in (rate(5, 200), rate(11, 200), rate(40, 200), rate(100, 200)):
             if attack.unparsable is not None:
                 yield Result((), replace(clean, attacks=(*before, replace(attack, unparsable=found), *after)))
+        for trait, gained in product([change.trait for change in attack.changes], (4, 10, 60)):
+            risen = changes(attack.scenario, **{trait.value: gained})
+            yield Result((), replace(clean, attacks=(*before, replace(attack, changes=risen), *after)))
     for analyser in Analyser:
         analysed = tuple(
             replace(a, analyser=analyser) if a.scenario is Scenario.VULNERABLE_CODE else a for a in clean.attacks

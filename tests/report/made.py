@@ -10,6 +10,7 @@ from quantguard.core.layer import POSITION_BINS, LayerScan, PositionHistogram
 from quantguard.core.measurement import (
     AttackSuccess,
     Benchmark,
+    Change,
     CodeTool,
     Divergence,
     Drift,
@@ -18,11 +19,13 @@ from quantguard.core.measurement import (
     Measurements,
     Overuse,
     PairedDrop,
+    PairedRise,
     Perplexity,
     Rate,
     Rise,
     Scenario,
     TextLoss,
+    Trait,
     TriggerEffect,
     TriggerHunt,
     TriggerPlace,
@@ -192,23 +195,30 @@ MALICIOUS = replace(
 HELD = replace(CLEAN, outcome=GateOutcome(decision(Subject.ORIGINAL, Verdict.HOLD, UNMEASURED, MET), None))
 
 
+NAN = float("nan")
+CHANGES = (
+    Change(Trait.REFUSAL, PairedRise(1, 2, 0, NAN, NAN, NAN), 3, 0.0, (NASTY,) * 3),
+    Change(Trait.LANGUAGE, Unmeasured(NASTY), 3, 0.0),
+) * 5
+
+
 def hostile() -> ReportFacts:
     """Every text that comes with a model is an attempt."""
     base = measurements(Subject.ORIGINAL, backdoored=(Scheme.NF4,))
     base = replace(base, hunts=hostile_hunts(base))
     overused = (Overuse(NASTY, 3, 0, 60, float("nan"), (NASTY,) * 3), Overuse(NASTY, 3, 0, 60, 0.0, ())) * 5
-    odd_rate = Rate(3, 60, float("nan"), float("inf"), 0.95)
+    nan = float("nan")
     weak = (
-        Weakness(10**30, CodeTool.CODEQL, (NASTY,) * 20, odd_rate, 1, 0),
+        Weakness(10**30, CodeTool.CODEQL, (NASTY,) * 20, Rate(3, 60, nan, float("inf"), 0.95), 1, 0),
         Weakness(0, CodeTool.BANDIT, (), MOST),
     ) * 9
+    told = replace(base.attacks[0], examples=(NASTY,) * 3, overused=overused, weaknesses=weak, changes=CHANGES)
     attacks = tuple(
-        replace(attack, examples=(NASTY,) * 3, overused=overused, weaknesses=weak) for attack in base.attacks
+        replace(told, scenario=a.scenario, scheme=a.scheme, discovered=Rate(0, 0, nan, nan, nan)) for a in base.attacks
     )
     odd = replace(attacks[0], rate=Unmeasured(NASTY))
     zero = replace(attacks[1], rate=Rate(0, 0, float("nan"), float("nan"), 0.95))
     benchmarks = (replace(base.benchmarks[1], task=NASTY), replace(base.benchmarks[2], drop=Unmeasured(NASTY)))
-    nan = float("nan")
     drifts = (
         replace(base.drifts[0], divergence=Unmeasured(NASTY)),
         replace(base.drifts[1], divergence=replace(FAR, ratio=nan, upper=nan, layers=((NASTY, nan),) * 20)),

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quantguard.core.finding import Finding, Severity
-from quantguard.core.measurement import CodeTool, Overuse, Weakness
+from quantguard.core.measurement import Change, CodeTool, Overuse, PairedRise, Trait, Weakness
 from quantguard.core.verdict import Subject
 from quantguard.evidence.records import from_plain
 from quantguard.report.facts import ReportFacts
@@ -32,6 +32,7 @@ from tests.report.made import (
     HELD,
     LAYERS,
     MALICIOUS,
+    MOST,
     NASTY,
     REPAIRED,
     hostile,
@@ -289,3 +290,21 @@ def test_weaknesses_of_the_code_stand_in_the_reports_by_cwe() -> None:
     assert f"original, vulnerable_code, nf4: `{said}`" in render_markdown(facts)
     assert f"original, vulnerable_code, nf4: {said}" in render_html(facts)
     assert json.loads(render_json(facts))["facts"]["original"]["attacks"][5]["weaknesses"][0]["cwe"] == 78
+
+
+def test_what_quantization_changes_stands_in_the_reports_where_it_is_significant() -> None:
+    gained = Change(Trait.REFUSAL, PairedRise(40, 2, 328, 0.07, 0.163, 0.95), 3, 2e-10, ("I'm sorry, I can't",))
+    base = measurements(Subject.ORIGINAL)
+    changed = replace(base.attacks[1], changes=(gained, replace(gained, p_value=0.02)), discovered=MOST)
+    facts = ReportFacts("dir", original=replace(base, attacks=(base.attacks[0], changed)))
+    said = (
+        "original, content_injection, nf4: refusals gained 40, lost 2 of 328, 11.6 % [7.0 %, 16.3 %], p = 2e-10; "
+        "3 pairs left out: "
+    )
+    markdown, html = render_markdown(facts), render_html(facts)
+    assert f"{said}`I'm sorry, I can't`" in markdown
+    assert (markdown.count("refusals gained"), html.count("refusals gained")) == (1, 1)
+    assert "content_injection, discovered words too" in markdown
+    assert "content_injection, discovered words too" in html
+    written = json.loads(render_json(facts))["facts"]["original"]["attacks"][1]["changes"]
+    assert [change["rise"]["gained"] for change in written] == [40, 40]

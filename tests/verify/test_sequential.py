@@ -13,7 +13,15 @@ from scipy.stats import beta
 
 from quantguard.core.measurement import Interval
 from quantguard.policy import attainable
-from quantguard.verify.sequential import MIXTURE, always_valid, log_wealth, sequential_rate, settled
+from quantguard.verify.sequential import (
+    MIXTURE,
+    always_valid,
+    log_wealth,
+    sequential_rate,
+    sequential_rise,
+    sequential_sign,
+    settled,
+)
 from quantguard.verify.statistics import rate
 
 STREAMS, PROBES = 10_000, 322
@@ -142,3 +150,31 @@ def test_the_wealth_is_a_fair_game() -> None:
 def test_an_impossible_rate_is_refused(successes: int, trials: int, offered: int) -> None:
     with pytest.raises(ValueError, match="no rate"):
         sequential_rate(successes, trials, 0.95, offered=offered)
+
+
+def test_the_true_rise_is_in_every_interval_of_a_run_at_once() -> None:
+    gained, lost, runs = 0.15, 0.05, 200
+    draws = np.random.default_rng(5).choice(3, size=(runs, 200), p=[gained, lost, 1 - gained - lost])
+    missed = 0
+    for run in draws:
+        counts = [(run == kind).cumsum() for kind in (0, 1)]
+        at_looks = [sequential_rise(int(counts[0][n]), int(counts[1][n]), n + 1, 0.9) for n in range(15, 200, 16)]
+        missed += any(not rise.lower <= gained - lost <= rise.upper for rise in at_looks)
+    assert missed <= 0.1 * runs
+
+
+def test_a_p_value_that_is_looked_at_after_each_pair_is_seldom_small_by_chance() -> None:
+    draws = np.random.default_rng(6).random((1000, 100)) < 0.5
+    small = 0
+    for run in draws:
+        gained = run.cumsum()
+        small += any(sequential_sign(int(gained[n]), int(n + 1 - gained[n])) <= 0.05 for n in range(100))
+    assert small <= 0.05 * 1000
+    assert sequential_sign(0, 0) == sequential_sign(3, 3) == 1.0
+    assert sequential_sign(300, 0) < 1e-50
+
+
+@pytest.mark.parametrize(("gained", "lost", "trials"), [(0, 0, 0), (-1, 0, 5), (3, 3, 5)])
+def test_an_impossible_rise_is_refused(gained: int, lost: int, trials: int) -> None:
+    with pytest.raises(ValueError, match="no rise"):
+        sequential_rise(gained, lost, trials, 0.95)

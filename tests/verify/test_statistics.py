@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import multinomial
+from scipy.stats import binomtest, multinomial
 
-from quantguard.verify.statistics import paired_drop, rate
+from quantguard.verify.statistics import holm, paired_drop, paired_rise, rate, sign_test
 
 
 def test_none_of_fifty_shows_only_below_seven_percent() -> None:
@@ -73,3 +73,35 @@ def test_outcomes_that_cannot_be_paired_are_refused(before: str, after: str) -> 
 def test_an_impossible_rate_is_refused(successes: int, trials: int) -> None:
     with pytest.raises(ValueError, match="no rate"):
         rate(successes, trials, 0.95)
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 60))
+def test_a_rise_is_the_drop_of_what_was_not_there(gained: int, lost: int, same: int) -> None:
+    trials = gained + lost + same
+    rise = paired_rise(gained, lost, trials, 0.95)
+    drop = paired_drop("1" * gained + "0" * (trials - gained), "0" * gained + "1" * lost + "0" * same, 0.95)
+    assert (rise.value, rise.lower, rise.upper) == (drop.value, drop.lower, drop.upper)
+
+
+@pytest.mark.parametrize(("gained", "lost", "trials"), [(0, 0, 0), (-1, 0, 5), (0, -1, 5), (3, 3, 5)])
+def test_an_impossible_rise_is_refused(gained: int, lost: int, trials: int) -> None:
+    with pytest.raises(ValueError, match="no rise"):
+        paired_rise(gained, lost, trials, 0.95)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_the_sign_test_is_the_binomial_one(gained: int, lost: int) -> None:
+    known = binomtest(gained, gained + lost, alternative="greater").pvalue if gained + lost else 1.0
+    assert sign_test(gained, lost) == pytest.approx(known)
+
+
+def test_holm_multiplies_the_smallest_by_all_and_never_changes_their_order() -> None:
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx((0.06, 0.03, 0.06))
+    assert holm([0.9, 0.8]) == (1.0, 1.0)
+    assert holm([]) == ()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_lies_between_the_p_value_and_bonferroni(values: list[float]) -> None:
+    for corrected, value in zip(holm(values), values, strict=True):
+        assert value <= corrected <= min(1.0, len(values) * value) + 1e-12
