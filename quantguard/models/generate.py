@@ -6,13 +6,16 @@ A chat template is text of the model. transformers 5 renders it in jinja2's Immu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from quantguard.core.errors import ModelLoadError
 from quantguard.core.progress import Progress, silent
+from quantguard.models.batching import rows_that_fit
 from quantguard.models.foreign import said
+from quantguard.models.kept import key_of
 from quantguard.models.load import LoadedModel
+from quantguard.models.memory import free_unused, out_of_memory
 from quantguard.models.quiet import quiet_libraries
 from quantguard.models.threads import threads_for
 
@@ -30,56 +33,70 @@ def generate(
 ) -> tuple[str, ...]:
     """The greedy continuation of each prompt, in the order of `prompts`: new text only, special tokens left out.
 
-    Prompts are wrapped in the chat template where the tokenizer has one, batched by length and padded on the left.
+    Prompts are wrapped in the chat template where the tokenizer has one, batched by length and padded on the left: as
+    many at once as fit into free memory, `batch_size` at most. When memory runs out all the same, the batch is halved.
     Answers end where the deployed model's own `generate` ends them, and never before: what is cut off here could be
-    the payload. When a CUDA device runs out of memory the batch is halved and tried again.
+    the payload. A prompt that comes twice is asked once, and what `loaded.kept` holds is not asked again.
 
     Raises:
         ModelLoadError: the template does not render, a prompt and `max_new_tokens` do not fit the context that the
             model declares, token ids lie outside the embedding, one prompt alone runs out of memory, or the model
             fails.
     """
-    if not prompts:
-        return ()
+    file = None if loaded.kept is None else loaded.kept.of(loaded.scheme, max_new_tokens)
+    known = {} if file is None else file.read()
+    answers = {prompt: known[key] for prompt in prompts if (key := key_of(prompt)) in known}
+    missing, done = [prompt for prompt in dict.fromkeys(prompts) if prompt not in answers], 0
     try:
         with quiet_libraries(), threads_for(loaded.model, loaded.device):
-            return _generate(loaded, prompts, max_new_tokens, batch_size, progress)
+            for batch in _generated(loaded, missing, max_new_tokens, batch_size):
+                answers |= batch
+                if file is not None:
+                    file.add(batch.items())
+                done += len(batch)
+                progress("generate", done, len(missing))
     except ModelLoadError:
         raise
     except Exception as error:
         remedy = "try transformers' generate on it, or another --device"
         raise ModelLoadError(f"the model could not answer: {said(error)}", remedy=remedy) from error
+    return tuple(answers[prompt] for prompt in prompts)
 
 
-def _generate(
-    loaded: LoadedModel, prompts: Sequence[str], max_new_tokens: int, batch_size: int, progress: Progress
-) -> tuple[str, ...]:
-    import torch
-
+def _generated(
+    loaded: LoadedModel, prompts: Sequence[str], max_new_tokens: int, batch_size: int
+) -> Iterator[dict[str, str]]:
+    """Batches of prompts with their answers."""
+    if not prompts:
+        return
     encoded = [_encode(loaded, prompt) for prompt in prompts]
     _require_room(loaded, encoded, max_new_tokens)
     settings = _settings(loaded, max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))  # longest first: memory fails early
-    answers = [""] * len(prompts)
-    done = 0
-    while done < len(order):
-        batch = order[done : done + batch_size]
-        try:
-            texts = _answer(loaded, [encoded[i] for i in batch], settings)
-        except torch.OutOfMemoryError as error:
-            if batch_size == 1:
-                message = f"{loaded.device} has too little memory for one prompt"
-                raise ModelLoadError(message, remedy="use a larger device") from error
-            texts = None
+    while order:
+        batch = order[: min(batch_size, rows_that_fit(loaded, len(encoded[order[0]]), max_new_tokens))]
+        texts = _answer_or_none(loaded, [encoded[i] for i in batch], settings)
         if texts is None:  # outside of the handler: the error's frames hold the tensors that are to be freed
-            torch.cuda.empty_cache()
-            batch_size = max(1, batch_size // 2)
+            batch_size = max(1, len(batch) // 2)
+            free_unused(loaded.device)
             continue
-        for i, text in zip(batch, texts, strict=True):
-            answers[i] = text
-        done += len(batch)
-        progress("generate", done, len(order))
-    return tuple(answers)
+        yield {prompts[i]: text for i, text in zip(batch, texts, strict=True)}
+        order = order[len(batch) :]
+
+
+def _answer_or_none(
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], settings: GenerationConfig
+) -> list[str] | None:
+    """None where memory runs out for more than one row."""
+    try:
+        return _answer(loaded, rows, settings)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if len(rows) == 1:
+            message = f"{loaded.device} has too little memory for one prompt"
+            raise ModelLoadError(message, remedy="use a larger device") from error
+        return None
 
 
 def _encode(loaded: LoadedModel, prompt: str) -> list[int]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from quantguard.models.kept import KeptAnswers
     from quantguard.models.placement import Room
 
 __all__ = ["LoadedModel", "device_label", "library_versions", "load_model", "resolve_device"]
@@ -30,10 +31,20 @@ class LoadedModel:
     scheme: Scheme | None  # None: as stored
     device: str  # cpu or cuda:N
     chat: bool  # the tokenizer has a chat template
+    kept: KeptAnswers | None = None  # its answers on disk; None: all are asked anew
 
 
-def load_model(directory: Path, *, scheme: Scheme | None, device: str, room: Room | None = None) -> LoadedModel:
+def load_model(
+    directory: Path,
+    *,
+    scheme: Scheme | None,
+    device: str,
+    room: Room | None = None,
+    kept: KeptAnswers | None = None,
+) -> LoadedModel:
     """Load the model of a directory made by `safe_directory.rebuild`, in the dtype it is stored in.
+
+    What `kept` holds of its answers need not be asked again.
 
     With `room` (of `placement`) only so much of it lies on each device, and what has none stays in the files of
     `directory`, which must then outlive the model. Without, all of it lies on `device`.
@@ -65,7 +76,7 @@ def load_model(directory: Path, *, scheme: Scheme | None, device: str, room: Roo
             raise ModelLoadError(message, path=directory, remedy="its layers are fused or of a kind it does not know")
         refuse_misshapen(model)
         refuse_broken_shapes(model, scheme, device)
-    return LoadedModel(model, tokenizer, scheme, device, chat=bool(tokenizer.chat_template))
+    return LoadedModel(model, tokenizer, scheme, device, chat=bool(tokenizer.chat_template), kept=kept)
 
 
 def _model(directory: Path, scheme: Scheme | None, device: str, room: Room | None) -> PreTrainedModel:

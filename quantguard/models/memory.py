@@ -24,6 +24,21 @@ def free_memory(device: str) -> int:
     return min([available, *_left_in_group()])
 
 
+def free_unused(device: str) -> None:
+    """Give back what torch holds in reserve on `device`, once nothing refers to it."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device had too little memory: CUDA says so by a type, the CPU's allocator in words."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def memory_text(size: float) -> str:
     """`1.5 GiB`, and below one `330 MiB`."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

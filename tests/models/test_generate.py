@@ -11,6 +11,7 @@ import torch
 
 from quantguard.core.errors import ModelLoadError
 from quantguard.core.scheme import Scheme
+from quantguard.models import batching
 from quantguard.models import generate as generation
 from quantguard.models.generate import generate
 from quantguard.models.load import LoadedModel, load_model
@@ -118,9 +119,45 @@ def test_out_of_memory_halves_the_batch_and_keeps_every_answer(
         return real(loaded, rows, settings)  # type: ignore[arg-type]  # settings pass through
 
     monkeypatch.setattr(generation, "_answer", two_rows_at_most)
-    answers = generate(loaded, ["one", "two", "three"] * 3, max_new_tokens=8, batch_size=8)
+    prompts = ["one", "two", "three", "one one", "one two", "one three", "two one", "two two", "two three"]
+    answers = generate(loaded, prompts, max_new_tokens=8, batch_size=8)
     assert answers == ("two three four", "three four", "four") * 3
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes")])
+def test_one_prompt_that_has_no_room_is_told_on_a_cpu_too(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def no_room(*_: object) -> list[str]:
+        raise error
+
+    monkeypatch.setattr(generation, "_answer", no_room)
+    with pytest.raises(ModelLoadError, match="cpu has too little memory for one prompt"):
+        generate(loaded, ["one", "two"], max_new_tokens=8, batch_size=2)
+
+
+def test_a_batch_is_as_large_as_free_memory_allows(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free memory is the environment here."""
+    monkeypatch.setattr(batching, "free_memory", lambda _: 0)
+    assert batching.rows_that_fit(loaded, 8, 8) == 1
+    monkeypatch.setattr(batching, "free_memory", lambda _: 2**40)
+    most = batching.rows_that_fit(loaded, 8, 8)
+    assert most > 10 * batching.rows_that_fit(loaded, 80, 80)
+    monkeypatch.setattr(batching, "free_memory", lambda _: 2**30)
+    assert most == pytest.approx(1024 * batching.rows_that_fit(loaded, 8, 8), rel=0.01)
+
+
+def test_a_prompt_that_comes_twice_is_asked_once(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = generation._answer, []
+
+    def counted(loaded: LoadedModel, rows: list[list[int]], settings: object) -> list[str]:
+        asked.extend(rows)
+        return real(loaded, rows, settings)  # type: ignore[arg-type]  # settings pass through
+
+    monkeypatch.setattr(generation, "_answer", counted)
+    assert generate(loaded, ["one", "two", "one"], max_new_tokens=8, batch_size=2)[2] == "two three four"
+    assert len(asked) == 2
 
 
 def test_progress_ends_at_the_number_of_prompts(loaded: LoadedModel) -> None:
@@ -129,7 +166,7 @@ def test_progress_ends_at_the_number_of_prompts(loaded: LoadedModel) -> None:
     def note(stage: str, done: int, total: int, detail: str = "") -> None:
         seen.append((done, total))
 
-    generate(loaded, ["one"] * 5, max_new_tokens=2, batch_size=2, progress=note)
+    generate(loaded, ["one", "two", "three", "loop", "one one"], max_new_tokens=2, batch_size=2, progress=note)
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
