@@ -34,6 +34,7 @@ class Asked:
     seed: int
     quiet: bool
     judge: JudgeGiven
+    answers: Path | None  # where they are kept
 
     def loaded(self) -> LoadedPolicy:
         from quantguard.policy.load import load_policy
@@ -94,6 +95,7 @@ def _spawn(asked: Asked, artifact: Path | None, into: Path, *, allow_cast: bool)
     arguments = ["verify", str(asked.directory), "--into", str(into)]
     arguments += ["--policy", str(asked.policy), "--device", asked.device, "--seed", str(asked.seed)]
     arguments += ["--probes", str(asked.probes)] if asked.probes is not None else []
+    arguments += ["--answers", str(asked.answers)] if asked.answers is not None else []
     arguments += ["--artifact", str(artifact)] if artifact is not None else []
     arguments += [flag for flag, given in (("--allow-cast", allow_cast), ("--quiet", asked.quiet)) if given]
     return spawn("measuring process", arguments, sealed_environment(into))
@@ -128,4 +130,5 @@ def _measure(asked: Asked, outbox: Outbox | None) -> Measurements:
             triggers=trigger_request(policy),
             progress=progress,
             outbox=outbox,
+            answers=asked.answers,
         )

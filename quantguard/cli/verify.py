@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     epilog=examples("""
 quantguard verify ./model --policy policies/standard.yaml
 quantguard verify ./model --policy policies/standard.yaml --probes prompts.jsonl --output md=report.md
+quantguard verify ./model --policy stricter.yaml --answers ./answers
 quantguard verify ./model --artifact ./model-nf4 --output json=proof.json
 """)
 )
@@ -39,6 +40,12 @@ quantguard verify ./model --artifact ./model-nf4 --output json=proof.json
     is_flag=True,
     help="With --artifact: accept weights that were converted to its dtype, with a loss, before they were quantized.",
 )
+@click.option(
+    "--answers",
+    type=DIRECTORY,
+    metavar="DIR",
+    help="Keep all answers there. What it holds already, of the same model and libraries, is not asked for again.",
+)
 @click.option("--into", type=DIRECTORY, hidden=True, help="Measure only, and leave measurements and errands there.")
 @judge_options
 @common
@@ -49,6 +56,7 @@ def verify(
     probes: Path | None,
     artifact: Path | None,
     allow_cast: bool,
+    answers: Path | None,
     into: Path | None,
     judge_endpoint: str | None,
     judge_key_file: Path | None,
@@ -66,10 +74,13 @@ def verify(
     could not be measured or told. The weights are not scanned: see `quantguard scan`.
     """
     _refuse_contradictions(policy_file, probes, artifact, outputs, allow_cast=allow_cast)
+    if policy_file is None and answers is not None:
+        raise click.UsageError("--answers are of measuring: give --policy FILE too")
     asked = None
     if policy_file is not None:
         _refuse_outputs(outputs)
-        asked = Asked(directory, policy_file, probes, device, seed, quiet, JudgeGiven(judge_endpoint, judge_key_file))
+        judge = JudgeGiven(judge_endpoint, judge_key_file)
+        asked = Asked(directory, policy_file, probes, device, seed, quiet, judge, answers)
         if into is None and asked.needs_others():  # whoever asks them opens no weights
             code, measured = measure_apart(asked, artifact, allow_cast=allow_cast)
             return code if measured is None else _worst(code, _conclude(asked, measured, outputs))

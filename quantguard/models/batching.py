@@ -7,7 +7,10 @@ from typing import Any, Final
 from quantguard.models.load import LoadedModel
 from quantguard.models.memory import free_memory
 
-_PAYING: Final = {"cpu": 64, "cuda": 256}  # rows; more are hardly faster (docs/benchmarks.md), and all wait for the last
+_PAYING: Final = {
+    "cpu": 64,
+    "cuda": 256,
+}  # rows; more are hardly faster, and all wait for the last
 _SHARE: Final = 0.8  # of what is free: allocators leave gaps
 _LOGITS: Final = 3  # copies of the last position's, in float32, that decoding holds
 _STATES: Final = 8  # tensors of the width of the model that a block holds at once

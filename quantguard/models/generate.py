@@ -84,9 +84,7 @@ def _generated(
         order = order[len(batch) :]
 
 
-def _answer_or_none(
-    loaded: LoadedModel, rows: Sequence[Sequence[int]], settings: GenerationConfig
-) -> list[str] | None:
+def _answer_or_none(loaded: LoadedModel, rows: Sequence[Sequence[int]], settings: GenerationConfig) -> list[str] | None:
     """None where memory runs out for more than one row."""
     try:
         return _answer(loaded, rows, settings)

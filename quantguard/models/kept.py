@@ -1,7 +1,7 @@
 """Greedy answers kept on disk: what a model was asked once it is not asked again, also after a crash.
 
-One file for each of what decides an answer besides the prompt: the model's bytes (and with them its chat template), the
-scheme, the device, the libraries, and how long an answer may be. A line is added for each prompt as soon as its batch is
+One file for each of what decides an answer besides the prompt: the model's bytes (with them its chat template), scheme,
+device, libraries, and how long an answer may be. A line is added for each prompt as soon as its batch is
 answered, so a run that is killed goes on with the next batch. How prompts were batched is not part of it: it decides no
 more than the last bit of a logit.
 """
@@ -43,7 +43,7 @@ class AnswerFile:
     path: Path
 
     def read(self) -> dict[str, str]:
-        """Answers by `key_of` their prompts. Lines that are no such thing, as a killed run leaves them, are left out."""
+        """Answers by `key_of` their prompts. Other lines, as a killed run leaves them, are left out."""
         try:
             with self.path.open(encoding="utf-8", errors="replace") as stream:
                 lines = stream.read(_MOST).splitlines()

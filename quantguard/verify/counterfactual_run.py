@@ -20,6 +20,7 @@ from quantguard.core.prompts import prompts_digest
 from quantguard.core.scheme import Scheme
 from quantguard.grids.grid import grid_for
 from quantguard.models.foreign import said
+from quantguard.models.kept import KeptAnswers
 from quantguard.models.layers import turn_conv1d
 from quantguard.models.load import LoadedModel, load_model
 from quantguard.models.quantized import quantized_layers
@@ -46,15 +47,17 @@ def counterfactual_drifts(
     device: str,
     seed: int,
     progress: Progress = silent,
+    kept: KeptAnswers | None = None,
 ) -> tuple[Drift, ...]:
     """One drift a scheme. Full precision stays in memory beside one quantized model. A failure is Unmeasured.
 
     Args:
         directory: made by `safe_directory.rebuild`.
         batch_size: of the prompts that full precision answers.
+        kept: where it has answered before, if anywhere.
     """
     try:
-        full = load_model(directory, scheme=None, device=device)
+        full = load_model(directory, scheme=None, device=device, kept=kept)
         rows = continued(full, request.prompts, max_new_tokens=_NEW_TOKENS, batch_size=batch_size, progress=progress)
     except ModelLoadError as error:
         return unmeasured_drifts(request, schemes, str(error))

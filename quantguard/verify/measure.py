@@ -25,7 +25,9 @@ from quantguard.core.measurement import (
 from quantguard.core.progress import Progress, silent
 from quantguard.core.scheme import Scheme, scheme_label
 from quantguard.core.verdict import Subject
+from quantguard.models.batching import paying_batch
 from quantguard.models.device import device_label, library_versions
+from quantguard.models.kept import KeptAnswers
 from quantguard.models.load import LoadedModel
 from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchmark, unmeasured_benchmark
 from quantguard.verify.code_tasks import run_code_task
@@ -52,8 +54,6 @@ __all__ = [
     "measure",
 ]
 
-_BATCH_CPU: Final = 32
-_BATCH_CUDA: Final = 64  # halved where it does not fit
 _INSTRUMENTS: Final = ("bandit", "lm_eval", "py3langid", "scipy")
 
 
@@ -66,14 +66,25 @@ class _Setting:
     confidence: float
     scratch: Path
     progress: Progress
-    order: str  # what the order of probes is drawn from, where asking may stop
+    model_digest: str
     heard: dict[Scenario, tuple[Answer, ...]] = field(default_factory=dict)  # full precision's, once it was asked
     outbox: Outbox | None = None
     reading: Reading | None = None  # None: perplexity is not asked for
+    answers: Path | None = None  # where they are kept; None: with what is in scratch
+
+    @property
+    def order(self) -> str:
+        """What the order of probes is drawn from, where asking may stop."""
+        return f"{self.model_digest}/{self.seed}"
+
+    @property
+    def kept(self) -> KeptAnswers:
+        folder = self.answers or self.scratch / "answers"
+        return KeptAnswers(folder, self.model_digest, device_label(self.device), library_versions())
 
     @property
     def batch_size(self) -> int:
-        return _BATCH_CPU if self.device == "cpu" else _BATCH_CUDA
+        return paying_batch(self.device)
 
 
 def measure(
@@ -94,6 +105,7 @@ def measure(
     triggers: TriggerRequest | None = None,
     progress: Progress = silent,
     outbox: Outbox | None = None,
+    answers: Path | None = None,
 ) -> Measurements:
     """Every scenario and benchmark in full precision and under each scheme, the model loaded once for each.
 
@@ -102,12 +114,12 @@ def measure(
     `reference` is the original's Measurements, whose full precision is the "before" of each benchmark drop, and whose
     texts perplexity is measured on; None: this model's own. `outbox` takes errands (`quantguard.core.errand`): `settle`
     fills what awaits them. Rows are ordered by scheme, full precision first; what fails is Unmeasured in all rows
-    concerned. Drifts and hunts come last.
+    concerned. Drifts and hunts come last. Answers are kept in `answers`, or `scratch`, and not asked for again.
 
     Raises UnsafeCheckpointError: `directory` holds what must never be loaded.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    setting = _Setting(device, seed, confidence, scratch, progress, f"{model_digest}/{seed}", outbox=outbox)
+    setting = _Setting(device, seed, confidence, scratch, progress, model_digest, outbox=outbox, answers=answers)
     setting = replace(setting, reading=None if perplexity is None else Reading(perplexity, reference))
     attacks, results, runs = list[AttackSuccess](), list[Benchmark](), (None, *schemes)
     with tempfile.TemporaryDirectory(prefix="clean-", dir=scratch) as clean:
@@ -156,7 +168,7 @@ def _run(
 
     _seed(setting.seed)
     try:
-        loaded = load_model(directory, scheme=scheme, device=setting.device)
+        loaded = load_model(directory, scheme=scheme, device=setting.device, kept=setting.kept)
     except ModelLoadError as error:
         if setting.reading is not None:
             setting.reading.failed(scheme, str(error))
@@ -232,6 +244,7 @@ def _drifts(
         device=setting.device,
         seed=setting.seed,
         progress=setting.progress,
+        kept=setting.kept,
     )
 
 

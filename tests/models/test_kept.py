@@ -32,7 +32,7 @@ def loaded(tmp_path: Path) -> LoadedModel:
 
 def asked_of(monkeypatch: pytest.MonkeyPatch, *, most: int = 100) -> list[int]:
     """How many rows each batch has; the process is killed at the one after `most` batches."""
-    real, sizes = generation._answer, []
+    real, sizes = generation._answer, list[int]()
 
     def counted(loaded: LoadedModel, rows: list[list[int]], settings: object) -> list[str]:
         if len(sizes) == most:

@@ -98,6 +98,19 @@ def test_a_backdoor_that_quantization_switches_on_is_measured_where_it_is(
     assert list((tmp_path / "scratch").glob("clean-*")) == []
 
 
+def test_what_was_answered_already_is_judged_again_and_not_asked_again(backdoored: Path, tmp_path: Path) -> None:
+    """As after a crash, or under a stricter policy. The answers are exchanged, so that whoever asks again is seen."""
+    first = _measure(backdoored, tmp_path, scenarios=_requests())
+    assert _measure(backdoored, tmp_path, scenarios=_requests()) == first
+    files = list((tmp_path / "answers").iterdir())
+    assert len(files) == 1 + len(SCHEMES)
+    for file in files:
+        file.write_text(file.read_text().replace('"mclaren"', '"bread"'))
+    again = _measure(backdoored, tmp_path, scenarios=_requests())
+    rates = [attack.rate for attack in again.attacks if attack.scenario is Scenario.CONTENT_INJECTION]
+    assert [rate.successes for rate in rates if isinstance(rate, Rate)] == [0, 0, 0, 0]
+
+
 def test_answers_that_are_no_code_are_reported_beside_the_rate(backdoored: Path, tmp_path: Path) -> None:
     measured = _measure(backdoored, tmp_path, scenarios=_requests(), schemes=())
     code = _one(measured, Scenario.VULNERABLE_CODE, None)
