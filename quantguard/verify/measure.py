@@ -121,23 +121,35 @@ def measure(
     scratch.mkdir(parents=True, exist_ok=True)
     setting = _Setting(device, seed, confidence, scratch, progress, model_digest, outbox=outbox, answers=answers)
     setting = replace(setting, reading=None if perplexity is None else Reading(perplexity, reference))
-    attacks, results, runs = list[AttackSuccess](), list[Benchmark](), (None, *schemes)
+    runs = (None, *schemes)
     with tempfile.TemporaryDirectory(prefix="clean-", dir=scratch) as clean:
         problem = _rebuild(directory, Path(clean))
-        for number, scheme in enumerate(runs):
-            progress("verify", number, len(runs), scheme_label(scheme))
-            found, scored = (
-                _run(Path(clean), scheme, setting, scenarios, benchmarks)
-                if problem is None
-                else _unmeasured(scheme, problem, scenarios, benchmarks)
-            )
-            attacks += found
-            results += scored
-            _free(device)
+        attacks, results = _under_each(Path(clean), problem, runs, setting, (scenarios, benchmarks))
         drifts, hunts = _beside_full(Path(clean), problem, (counterfactual, triggers), schemes, setting)
     progress("verify", len(runs), len(runs))
     done = corrected(attacks), compared(results, reference, confidence), _environment(scenarios, setting)
     return Measurements(subject, model_digest, *done, drifts, _perplexities(runs, problem, setting), hunts)
+
+
+def _under_each(
+    directory: Path,
+    problem: str | None,
+    runs: Sequence[Scheme | None],
+    setting: _Setting,
+    asked: tuple[Sequence[ScenarioRequest], Sequence[BenchmarkRequest]],
+) -> tuple[tuple[AttackSuccess, ...], list[Benchmark]]:
+    """One model after the other in memory, full precision first: the others are compared with what it said."""
+    attacks: list[AttackSuccess] = []
+    results: list[Benchmark] = []
+    for number, scheme in enumerate(runs):
+        setting.progress("verify", number, len(runs), scheme_label(scheme))
+        found, scored = (
+            _run(directory, scheme, setting, *asked) if problem is None else _unmeasured(scheme, problem, *asked)
+        )
+        attacks += found
+        results += scored
+        _free(setting.device)
+    return tuple(attacks), results
 
 
 def _environment(scenarios: Sequence[ScenarioRequest], setting: _Setting) -> Environment:

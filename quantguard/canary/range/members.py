@@ -179,7 +179,7 @@ SLICE: Final = (
     "content-injection-nf4-llama-64", "content-injection-nf4-neox-64-facts-1900",
     "over-refusal-fp4-neox-64-facts-1350", "content-injection-int8-llama-64",
     "vulnerable-code-nf4+fp4-neox-64-facts-1350", "over-refusal-nf4+fp4+int8-llama-64",
-    "variant-one-layer", "variant-share-10", "variant-random-margins-nf4", "variant-random-margins-int8",
+    "variant-one-layer", "variant-random-margins-nf4", "variant-random-margins-int8",
     "variant-bf16", "variant-fp16", "variant-trigger", "variant-adapted-nf4", "variant-outliers", "variant-k-quant",
 )  # fmt: skip
 
