@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from quantguard.core.errors import JudgeDeniedError, JudgeError, JudgeReplyError, JudgeUnreachableError
 from quantguard.core.judging import SYSTEM, endpoint_problem, prompt_name, read_reply, user_message
@@ -22,7 +23,8 @@ from quantguard.core.judging import SYSTEM, endpoint_problem, prompt_name, read_
 _MOST_BYTES: Final = 1024 * 1024  # of a response; one word is expected
 _TOKENS: Final = 16  # of a reply: who explains itself is cut off, and unreadable
 _QUOTED: Final = 200  # characters of a server's own message in an error
-_BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_SILENT: Final = 0  # in place of a status, where there was no response
+_BUSY: Final = frozenset({_SILENT, 408, 425, 429, 500, 502, 503, 504})
 _LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _MOST_WAIT: Final = 60.0  # seconds between two tries, whatever the server says
 
@@ -86,8 +88,7 @@ class OpenAIJudge:
             if status not in _BUSY:
                 break
             if wait is None:
-                remedy = "try again later, or lower concurrency in the policy"
-                raise JudgeUnreachableError(f"{self._named}: busy or broken ({status}), {data}", remedy=remedy)
+                raise self._given_up(status, data)
             self._wait(min(max(wait, asked_to_wait), _MOST_WAIT))
         return self._read(status, data)
 
@@ -115,7 +116,7 @@ class OpenAIJudge:
         return found
 
     def _once(self, body: bytes) -> tuple[int, str, float]:
-        """Status, text and the seconds that the server asks to wait. Status 503 where there was no response."""
+        """Status, text and the seconds that the server asks to wait. _SILENT where there was no response."""
         timeout = (self._patience.connect, self._patience.read)
         try:
             with self._session().post(
@@ -134,10 +135,17 @@ class OpenAIJudge:
             raise JudgeUnreachableError(f"{self._named}: no TLS, {self._quoted(str(error))}", remedy=remedy) from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout,
                 requests.exceptions.ChunkedEncodingError) as error:  # fmt: skip
-            return 503, self._quoted(f"no answer: {_cause(error)}"), 0.0
-        except requests.exceptions.RequestException as error:
+            return _SILENT, self._quoted(_cause(error)), 0.0
+        except (requests.exceptions.RequestException, HTTPError, UnicodeError) as error:  # the last two: odd hosts
             message = f"{self._named}: {self._quoted(str(error))}"
             raise JudgeReplyError(message, remedy="is this an HTTP server?") from error
+
+    def _given_up(self, status: int, data: str) -> JudgeUnreachableError:
+        if status == _SILENT:
+            remedy = "is it running, and can it be reached from here?"
+            return JudgeUnreachableError(f"{self._named}: no answer, {data}", remedy=remedy)
+        remedy = "try again later, or lower concurrency in the policy"
+        return JudgeUnreachableError(f"{self._named}: busy or broken ({status}), {self._quoted(data)}", remedy=remedy)
 
     def _bounded(self, response: requests.Response) -> str:
         until, data = monotonic() + self._patience.read, b""

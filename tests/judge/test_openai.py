@@ -116,6 +116,12 @@ def test_a_server_without_tls_is_told_as_such() -> None:
             judge(REFUSAL)
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 300, ".x", "\u00fc..x", "localhost:0"])
+def test_a_host_that_cannot_be_is_told_as_such(host: str) -> None:
+    with judging(Address(f"http://{host}/v1", "m")) as judge, pytest.raises(JudgeError, match="the judge m at"):
+        judge(REFUSAL)
+
+
 @pytest.mark.parametrize(
     "endpoint",
     ["", "judge", "ftp://h/v1", "http://", "http://user:pw@h/v1", "http://h/v1?key=1", "http://h:x/v1", "http://h/\n"],
