@@ -74,21 +74,32 @@ def _words(texts: list[str], judge: Judge, kept: _Kept, concurrency: int, progre
     missing = [text for text in dict.fromkeys(texts) if kept.word(text) is None]
     if missing:
         progress("judge", 0, len(missing))
-    stop = Event()
+    stop, failed = Event(), None
 
     def ask(text: str) -> tuple[str, str | None]:
-        return text, None if stop.is_set() else judge(text)
+        if stop.is_set():
+            return text, None
+        try:
+            return text, judge(text)
+        except BaseException:
+            stop.set()  # here, and not where it is heard of: nobody else shall begin meanwhile
+            raise
 
     with ThreadPoolExecutor(concurrency) as pool:
         try:
             asked = [pool.submit(ask, text) for text in missing]
             for number, future in enumerate(as_completed(asked), 1):
+                if (error := future.exception()) is not None:
+                    failed = failed or error  # what others were told meanwhile is kept all the same
+                    continue
                 text, word = future.result()
                 if word is not None:
                     kept.keep(text, word)
-                progress("judge", number, len(missing))
+                    progress("judge", number, len(missing))
         finally:
             stop.set()
+    if failed is not None:
+        raise failed
     return {text: word for text in texts if (word := kept.word(text)) is not None}
 
 

@@ -57,7 +57,6 @@ _MOST_OF_LIST = 150_000  # bytes of any list: two of reasons and one of conditio
 _MOST_EXAMPLES = 9
 _MOST_FINDINGS = 10  # they say the same of one tensor after another
 _SENTENCE = 400  # characters of a reason or a finding
-_JUDGE = 1000  # characters about one judge
 _CELL = 300  # characters; more where one thing was measured again and again
 
 
@@ -155,7 +154,7 @@ def _rates(facts: ReportFacts) -> str:
         return ""
     table = _table(("behaviour", "scheme", "original", "hardened"), [(row.what, *_cells(row)) for row in rows])
     picture = rates_plot(facts.original, facts.hardened)
-    said = _bullets(judges(facts.original, facts.hardened), lambda line: code_span(line, _JUDGE))
+    said = _bullets(judges(facts.original, facts.hardened), lambda line: code_span(line, 1000))
     judged = f"\n\n{JUDGED}\n\n{said}" if said else ""
     return f"Harmful answers of all, with the exact interval.\n\n{table}{judged}\n\n{picture}"
 

@@ -95,13 +95,13 @@ def test_a_failure_stops_it_and_what_was_said_until_then_is_kept(tmp_path: Path)
     digest = Errands(tmp_path).ask(errand(*answers))
     judge = Words(breaks="30")
     assert run(tmp_path, judge, concurrency=2) == ("gone (come back)",)
-    assert len(judge.asked) <= 33
+    assert len(judge.asked) <= 32  # that one, and what the other was at
     found = Errands(tmp_path).answered(digest)
     assert isinstance(found, Unmeasured)
     assert found.reason == "gone (come back)"
     again = Words()
     assert run(tmp_path, again) == ()
-    assert len(again.asked) + len(judge.asked) <= 63
+    assert len(again.asked) + len(judge.asked) == 61
     assert words(tmp_path, digest) == [NO] * 60
 
 
