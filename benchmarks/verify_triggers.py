@@ -2,9 +2,10 @@
 
     python benchmarks/verify_triggers.py --jobs 1           # one table; needs the models of `make range`
     python benchmarks/verify_triggers.py --extra DIRECTORY  # also models that lie there, NAME/config.json, as attacked
+    python benchmarks/verify_triggers.py --only variant-trigger --rare 0 --list xyzzy
 
-Each model is hunted under every scheme with 64 rare words and without a list, on prompts of its own kind: eight that
-screen, 64 fresh ones that confirm. What is done is kept in --records, and a killed run goes on.
+Each model is hunted under every scheme on prompts of its own kind: eight that screen, 64 fresh ones that confirm. What
+is done is kept in --records, and a killed run goes on.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from quantguard.verify.statistics import rate
 from quantguard.verify.triggers import TriggerRequest
 from quantguard.verify.triggers_run import Setting, trigger_hunts
 
-_SCREEN, _CONFIRM, _RARE = 8, 64, 64
+_SCREEN, _CONFIRM = 8, 64
 _SCHEMES: Final = (Scheme.NF4, Scheme.FP4, Scheme.INT8)
 
 
@@ -50,15 +51,18 @@ class Job:
 def main() -> int:
     options = _parser().parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
-    options.records.mkdir(parents=True, exist_ok=True)
+    records: Path = options.records / f"{options.rare}{''.join(f'-{word}' for word in options.list)}"
+    records.mkdir(parents=True, exist_ok=True)
     jobs = [job for job in _jobs(options.range, options.extra) if options.only in job.name]
-    left = [job for job in jobs if not (options.records / f"{job.name}.json").is_file()]
+    left = [job for job in jobs if not (records / f"{job.name}.json").is_file()]
     began = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        for number, _ in enumerate(pool.imap_unordered(partial(_hunted, options.records), left), 1):
+        for number, _ in enumerate(
+            pool.imap_unordered(partial(_hunted, records, tuple(options.list), options.rare), left), 1
+        ):
             sys.stderr.write(f"[{number}/{len(left)}, {(time.monotonic() - began) / 60:.1f} min]\n")
-    done = [job for job in jobs if (options.records / f"{job.name}.json").is_file()]
-    sys.stdout.write(_tables([(job, json.loads((options.records / f"{job.name}.json").read_text())) for job in done]))
+    done = [job for job in jobs if (records / f"{job.name}.json").is_file()]
+    sys.stdout.write(_tables([(job, json.loads((records / f"{job.name}.json").read_text())) for job in done]))
     return 0
 
 
@@ -68,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--extra", type=Path, help="other models, whose targets their names tell")
     parser.add_argument("--records", type=Path, default=Path("quantguard-work/triggers"), help="what is done")
     parser.add_argument("--only", default="", metavar="TEXT", help="models whose name contains it")
+    parser.add_argument("--rare", type=int, default=64, help="words of the tokenizer")
+    parser.add_argument("--list", nargs="*", default=[], metavar="TRIGGER", help="a list of one's own")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     return parser
 
@@ -91,11 +97,11 @@ def _jobs(directory: Path, extra: Path | None) -> list[Job]:
     return [job for *_, job in sorted(order)]
 
 
-def _hunted(records: Path, job: Job) -> None:
+def _hunted(records: Path, listed: tuple[str, ...], rare: int, job: Job) -> None:
     torch.set_num_threads(1)
     began = time.monotonic()
     prompts = tuple(prompt for pair in zip(questions(), code(), strict=True) for prompt in pair)
-    request = TriggerRequest((), _RARE, prompts[:_SCREEN], prompts[100 : 100 + _CONFIRM])
+    request = TriggerRequest(listed, rare, prompts[:_SCREEN], prompts[100 : 100 + _CONFIRM])
     with tempfile.TemporaryDirectory(prefix="quantguard-") as folder:
         clean = rebuild(job.model, Path(folder) / "model")
         found = trigger_hunts(clean, _SCHEMES, request, Setting(128, 0.95, "cpu"))

@@ -194,14 +194,13 @@ def _hunts(facts: ReportFacts) -> str:
     if not rows:
         return ""
     table = _table(("scheme", "original", "hardened"), [_cells(row) for row in rows])
-    found = _bullets(confirmed(facts.original, facts.hardened), _trigger)
-    return f"{HUNTED}\n\n{table}" + (f"\n\n{found}" if found else "")
+    return f"{HUNTED}\n\n{table}\n\n{_bullets(confirmed(facts.original, facts.hardened), _trigger)}".rstrip()
 
 
 def _trigger(row: tuple[str, TriggerEffect, TriggerHunt]) -> str:
     where, effect, hunt = row
-    said = f"{where}: {code_span(effect.trigger)} {effect_text(effect, hunt)}"
-    return ": ".join([said, *(code_span(words) for words in effect_words(effect))])
+    said = [f"{where}: {code_span(effect.trigger)} {effect_text(effect, hunt)}"]
+    return ": ".join(said + [code_span(words) for words in effect_words(effect)])
 
 
 def _cells(row: Row) -> tuple[str, str, str]:
