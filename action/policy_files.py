@@ -62,5 +62,5 @@ def _named(document: Document) -> Iterator[Path]:
             file = document.path.parent / path.value
             if isinstance(kind, yaml.ScalarNode) and kind.value == "code" and file.is_file():
                 yield file  # a JSONL of problems, which names no other
-            elif file.is_file():
+            elif file.exists():
                 yield from read_task(file, task.value).files

@@ -130,6 +130,7 @@ class Benchmark:
     drop: PairedDrop | Unmeasured
     task_digest: str  # sha256 over the task's files
     outcomes: str = ""  # one character a question in task order, 1 right and 0 wrong; empty where unmeasured
+    suites: tuple[str, ...] = ()  # builtin/NAME/VERSION of each suite of questions; none of a task from elsewhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from quantguard.core.builtin_tasks import TASK_NAMES, TASKS_FOLDER, builtin_task
 from quantguard.core.calibration import NEUTRAL, NEUTRAL_FOLDER, SELF, neutral_prompts
 from quantguard.core.errors import PolicyError, ProblemsError, PromptsError
 from quantguard.core.measurement import BenchmarkKind, Scenario
@@ -190,6 +191,19 @@ class _Inputs:
         self.files.append(InputFile(dotted((*location, "path" if own else "kind")), path, problems_digest(problems)))
         return len(problems)
 
+    def questions(self, location: tuple[str | int, ...], benchmark: BenchmarkLimits) -> int | None:
+        """How many there are, where that can be known; the files that they come from are kept as inputs."""
+        limit = benchmark.limit
+        if benchmark.path is not None:
+            task, key = read_task(self.document.path.parent / benchmark.path, benchmark.task, limit), "path"
+            self.files.extend(InputFile(dotted((*location, key)), file, digest_file(file)) for file in task.files)
+            return task.questions if task.questions is not None else limit
+        suites = builtin_task(benchmark.task)
+        if not suites:
+            return limit
+        self.files.extend(InputFile(dotted((*location, "task")), TASKS_FOLDER, suite.digest) for suite in suites)
+        return sum(min(suite.questions, limit or suite.questions) for suite in suites)
+
 
 def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
     if (calibration := policy.harden.calibration) is not None:
@@ -226,19 +240,17 @@ def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
 def _check_tasks(policy: Policy, inputs: _Inputs) -> None:
     for index, benchmark in enumerate(policy.benchmarks):
         location = ("benchmarks", index)
-        questions = benchmark.limit
-        if benchmark.kind is BenchmarkKind.CODE:
-            questions = inputs.problems_asked(location, benchmark)
-        elif benchmark.path is not None:
-            path = inputs.document.path.parent / benchmark.path
-            try:
-                task = read_task(path, benchmark.task)
-            except PolicyError as error:
-                inputs.wrong((*location, "path"), str(error))
-                continue
-            key = dotted((*location, "path"))
-            inputs.files.extend(InputFile(key, file, digest_file(file)) for file in task.files)
-            questions = min(filter(None, (task.questions, benchmark.limit)), default=None)
+        coded = benchmark.kind is BenchmarkKind.CODE
+        if "/" in benchmark.task and (coded or benchmark.task not in TASK_NAMES):
+            known = "a name of your own" if coded else f"one of {', '.join(TASK_NAMES)}"
+            inputs.wrong((*location, "task"), f"expected {known}, got {benchmark.task}")
+            continue
+        try:
+            asked = inputs.problems_asked if coded else inputs.questions
+            questions = asked(location, benchmark)
+        except PolicyError as error:
+            inputs.wrong((*location, "path"), str(error))
+            continue
         if questions is not None:
             least = attainable_drop(questions, policy.confidence)
             if not least <= benchmark.max_drop:

@@ -156,10 +156,11 @@ class AttackLimits(Section):
 
 
 class BenchmarkLimits(Section):
-    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]  # lm-eval task name
+    # builtin or builtin/NAME (our own questions), or the name of an lm-eval task
+    task: Annotated[str, Field(pattern=r"^(builtin/)?[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
     max_drop: Limit  # upper bound of the accuracy lost against the original in full precision
-    path: Path_ | None = None  # lm-eval task YAML, relative to the policy; absent: built into lm-eval
-    limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # first questions only
+    path: Path_ | None = None  # lm-eval task YAML or task folder, relative to the policy; absent: built in
+    limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # first questions only, of each task
     kind: BenchmarkKind = BenchmarkKind.LM_EVAL  # code: path is a JSONL of problems, and the built-in ones where absent
     max_new_tokens: NewTokens | None = None  # of each program, 512 where absent; kind code only
 

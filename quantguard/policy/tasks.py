@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from quantguard.core.errors import PolicyError
+from quantguard.core.task_folder import read_task_folder
 from quantguard.policy.document import Document, parse_document, read_bounded
 
 _MAX_DATA_BYTES = 256 * 1024 * 1024
@@ -15,19 +16,22 @@ _MAX_DATA_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class TaskFiles:
-    files: tuple[Path, ...]  # the task file, then its data files
+    files: tuple[Path, ...]  # the task file, then its data files; of a folder all that the task is made of
     questions: int | None  # rows of the test split where they can be counted (JSON Lines), otherwise None
 
 
-def read_task(path: Path, name: str) -> TaskFiles:
-    """Find what the task file at `path` reads; data files are named relative to it.
+def read_task(path: Path, name: str, limit: int | None = None) -> TaskFiles:
+    """Find what the task file at `path` reads; data files are named relative to it. `limit` is of each task.
 
-    lm-eval would follow `include` and import the Python named by `!function`. Both are refused: what they bring in
-    would be part of the measurement and of no digest.
+    `path` may be a folder with the task or the group `name`: see `core.task_folder`. Of a single file lm-eval would
+    follow `include` and import the Python named by `!function`. Both are refused: what they bring in would be part of
+    the measurement and of no digest.
 
     Raises:
         PolicyError: not a task file, another task than `name`, or a data file is absent.
     """
+    if path.is_dir():
+        return _folder(path, name, limit)
     document = parse_document(path, read_bounded(path))
     if document.node("include") is not None:
         raise _wrong(document, "include", "is refused", "write the included keys out")
@@ -46,7 +50,26 @@ def read_task(path: Path, name: str) -> TaskFiles:
     tested = [path.parent / text for text in _texts(document.node("dataset_kwargs", "data_files", *_name(split)))]
     counts = {file: _rows(document, file) for file in data}
     known = [rows for file in tested or data if (rows := counts.get(file)) is not None]
-    return TaskFiles((path, *data), sum(known) if len(known) == len(tested or data) else None)
+    questions = sum(known) if len(known) == len(tested or data) else None
+    return TaskFiles((path, *data), _least(questions, limit))
+
+
+def _folder(path: Path, name: str, limit: int | None) -> TaskFiles:
+    tasks = read_task_folder(path, name)
+    counts = [_least(_counted(task.tested), limit) for task in tasks]
+    known = [count for count in counts if count is not None]
+    files = tuple(dict.fromkeys(file for task in tasks for file in task.files))
+    return TaskFiles(files, sum(known) if len(known) == len(counts) else None)
+
+
+def _counted(files: tuple[Path, ...]) -> int | None:
+    if not all(file.suffix == ".jsonl" for file in files):
+        return None
+    return sum(1 for file in files for line in file.read_bytes().splitlines() if line.strip())
+
+
+def _least(*counts: int | None) -> int | None:
+    return min((count for count in counts if count is not None), default=None)
 
 
 def _wrong(document: Document, key: str, message: str, remedy: str) -> PolicyError:

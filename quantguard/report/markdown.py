@@ -325,6 +325,10 @@ def _reproduce(facts: ReportFacts) -> str:
             for attack in measured.attacks
         )
         conditions += [f"- probes of {code_span(probe)}" for probe in probes]
+        tasks = dict.fromkeys(
+            f"{b.task}: {', '.join((*b.suites, b.task_digest))}" for b in measured.benchmarks if b.task_digest
+        )
+        conditions += [f"- questions of {code_span(task)}" for task in tasks]
     return "\n\n".join([*lines, *([_capped(conditions, of=len(conditions))] if conditions else [])])
 
 

@@ -20,7 +20,9 @@ _LOGGERS = ("lm_eval", "lm-eval", "datasets", "huggingface_hub", "fsspec", "file
 def run_tasks(
     loaded: LoadedModel, task: TaskFile | str, *, limit: int | None, batch_size: int, seed: int
 ) -> str | Unmeasured:
-    """Outcomes of a local task, or of a task or group that lm-eval ships, by name: `1` right and `0` wrong, in order.
+    """Outcomes of local tasks, or of a task or group that lm-eval ships, by name: `1` right and `0` wrong, in order.
+
+    `limit` is of each task.
 
     A named task reads its data from the local Hugging Face cache; nothing is downloaded. The chat template is not
     applied: the task says how it asks. Unmeasured where the task is unknown, its data is not there, it has no binary
@@ -68,7 +70,7 @@ def _evaluate(
 def _local(task: TaskFile) -> dict[str, Any]:
     from lm_eval.api.task import ConfigurableTask
 
-    return {task.config["task"]: ConfigurableTask(config=dict(task.config))}
+    return {config["task"]: ConfigurableTask(config=dict(config)) for config in task.configs}
 
 
 def _built_in(name: str) -> dict[str, Any]:

@@ -1,63 +1,86 @@
-"""A local lm-eval task: one YAML file and the data files it names. Data only, nothing in it is executed."""
+"""Local lm-eval tasks: one YAML file and the data files it names, a folder of such, or the built-in questions.
+
+Data only, nothing in them is executed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from quantguard.core.builtin_tasks import TaskSuite
+from quantguard.core.errors import PolicyError
 from quantguard.core.measurement import Unmeasured
+from quantguard.core.task_folder import TASK_KEYS, read_task_folder
 from quantguard.evidence.records import digest_file, digest_of
 
 BINARY_METRICS: Final = ("acc", "exact_match")  # right or wrong for each question
 _MAX_BYTES: Final = 1024 * 1024
 _MAX_DATA_BYTES: Final = 1024 * 1024 * 1024
 _LOCAL_FORMATS: Final = frozenset({"json", "csv", "parquet", "text"})  # datasets' readers of local files
-# Everything else of lm-eval's task format loads code or other files: process_docs, include, custom_dataset, class.
-_KEYS: Final = frozenset(
-    {
-        *("task", "task_alias", "tag", "metadata", "description", "output_type", "repeats", "num_fewshot"),
-        *("dataset_path", "dataset_name", "dataset_kwargs"),
-        *("training_split", "validation_split", "test_split", "fewshot_split", "fewshot_config"),
-        *("doc_to_text", "doc_to_target", "doc_to_choice", "gen_prefix", "target_delimiter", "fewshot_delimiter"),
-        *("metric_list", "filter_list", "generation_kwargs"),
-    }
-)
 _DATASET_KEYS: Final = frozenset({"data_files", "field", "split", "delimiter", "sep", "column_names"})
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFile:
-    """A task as lm-eval's ConfigurableTask takes it, with absolute data files and one binary metric."""
+    """Tasks as lm-eval's ConfigurableTask takes them, with absolute data files and one binary metric each."""
 
-    config: dict[str, Any]
-    digest: str  # sha256 over the YAML and its data files
+    configs: tuple[dict[str, Any], ...]  # not empty; more than one of a group in a folder, and of the built-in suites
+    digest: str  # sha256 over the YAML and data files
 
 
 class _Refused(Exception):  # noqa: N818  it never leaves this file: it carries the reason of an Unmeasured
     pass
 
 
-def read_task(path: Path, scratch: Path) -> TaskFile | Unmeasured:
-    """Read a task file; `scratch` is where `datasets` may keep its converted copy of the data.
+def read_task(path: Path, name: str, scratch: Path) -> TaskFile | Unmeasured:
+    """Read a task file, or the task or group `name` of a task folder.
 
-    Unmeasured where it cannot be read, asks for code (`!function`, `process_docs`, `include` ...), names data that is
-    not a local file, or has no metric that is right or wrong for each question.
+    `scratch` is where `datasets` may keep its converted copy of the data. Unmeasured where it cannot be read, asks for
+    code (`!function`, `process_docs` ...), names data that is not a local file, or has no metric that is right or wrong
+    for each question. A single file may include no other.
     """
     try:
-        config = _plain_task(path)
-        files = _absolute_data_files(config, path.parent)
-        config["metric_list"] = [_one_metric(config)]
-        config["num_fewshot"] = config.get("num_fewshot") or 0
-        config["dataset_kwargs"]["cache_dir"] = str(scratch)
-        digest = digest_of([digest_file(path), *(digest_file(file) for file in files)])
+        return _folder(path, name, scratch) if path.is_dir() else _file(path, scratch)
+    except PolicyError as error:
+        return Unmeasured(str(error))
     except _Refused as refused:
         return Unmeasured(f"{path}: {refused}")
     except (OSError, ValueError, RecursionError) as error:
         return Unmeasured(f"{path}: cannot be read: {error}")
-    return TaskFile(config, digest)
+
+
+def builtin_tasks(suites: Sequence[TaskSuite], scratch: Path) -> TaskFile:
+    """The built-in questions as tasks."""
+    configs = tuple(_completed(suite.config(), scratch) for suite in suites)
+    return TaskFile(configs, digest_of([[suite.suite, suite.digest] for suite in suites]))
+
+
+def _file(path: Path, scratch: Path) -> TaskFile:
+    config = _plain_task(path)
+    files = _absolute_data_files(config, path.parent)
+    config = _completed(config, scratch)
+    return TaskFile((config,), digest_of([digest_file(path), *(digest_file(file) for file in files)]))
+
+
+def _folder(root: Path, name: str, scratch: Path) -> TaskFile:
+    tasks = read_task_folder(root, name)
+    for task in tasks:
+        if strangers := sorted(str(key) for key in task.config["dataset_kwargs"].keys() - _DATASET_KEYS):
+            raise _Refused(f"dataset_kwargs.{strangers[0]} is not supported in a local task")
+    configs = tuple(_completed(dict(task.config), scratch) for task in tasks)
+    return TaskFile(configs, digest_of([[digest_file(file) for file in task.files] for task in tasks]))
+
+
+def _completed(config: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    config["metric_list"] = [_one_metric(config)]
+    config["num_fewshot"] = config.get("num_fewshot") or 0
+    config["dataset_kwargs"]["cache_dir"] = str(scratch)
+    return config
 
 
 def _plain_task(path: Path) -> dict[str, Any]:
@@ -70,7 +93,7 @@ def _plain_task(path: Path) -> dict[str, Any]:
         raise _Refused(f"{problem}; only plain data is accepted, a !function is code") from error
     if not isinstance(config, dict) or not isinstance(config.get("task"), str):
         raise _Refused("this is no lm-eval task: it needs the key task")
-    if strangers := sorted(str(key) for key in config.keys() - _KEYS):
+    if strangers := sorted(str(key) for key in config.keys() - TASK_KEYS):
         raise _Refused(f"the key {strangers[0]} is not supported in a local task: it can load code")
     return config
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from quantguard.core.builtin_tasks import builtin_task
 from quantguard.core.calibration import neutral_prompts
 from quantguard.core.errors import PromptsError
 from quantguard.core.measurement import Scenario
 from quantguard.core.prompts import read_prompts
-from quantguard.core.suites import SUITES_FOLDER, builtin_suite, read_probes
+from quantguard.core.suites import BUILTIN, SUITES_FOLDER, builtin_suite, read_probes
 from quantguard.policy.load import load_policy
 from quantguard.verify.detectors.over_refusal import over_refusal
 from quantguard.verify.detectors.vulnerable_code import vulnerable_code
@@ -46,8 +47,8 @@ def asked_elsewhere() -> Iterator[str]:
     """What is calibrated on, and the questions of the tasks."""
     yield from (prompt.prompt for prompt in neutral_prompts())
     yield from (prompt.prompt for prompt in read_prompts(POLICIES / "probes" / "calibration.jsonl"))
-    lines = (POLICIES / "tasks" / "everyday.jsonl").read_text(encoding="utf-8").splitlines()
-    yield from (json.loads(line)["question"] for line in lines)
+    for suite in builtin_task(BUILTIN):
+        yield from (json.loads(line)["question"] for line in suite.path.read_text(encoding="utf-8").splitlines())
 
 
 @pytest.mark.parametrize("scenario", Scenario)

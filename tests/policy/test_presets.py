@@ -103,11 +103,3 @@ def test_how_many_harmful_answers_a_preset_tolerates_is_what_it_says(name: str) 
     for limit, harmful, probes in told:
         assert beta.ppf(1 - tail, harmful + 1, probes - harmful) <= limit
         assert beta.ppf(1 - tail, harmful + 2, probes - harmful - 1) > limit
-
-
-def test_the_questions_have_one_right_choice_of_four_in_every_place() -> None:
-    lines = (POLICIES / "tasks" / "everyday.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert len({row["question"] for row in rows}) == len(rows) == 200
-    assert all(len(set(row["choices"])) == 4 for row in rows)
-    assert [sum(row["answer"] == place for row in rows) for place in range(4)] == [50, 50, 50, 50]

@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 
+from quantguard.canary.catalogue import CanaryKind, canary_directory
+from quantguard.core.builtin_tasks import builtin_task
 from quantguard.core.measurement import Benchmark, Rate, Unmeasured
 from quantguard.core.scheme import Scheme
 from quantguard.models.load import LoadedModel, load_model
+from quantguard.models.safe_directory import rebuild
 from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchmark
 from tests import tiny
+from tests.core.test_task_folder import ROW
+from tests.core.test_task_folder import write as write_folder
 from tests.verify.conftest import TaskWriter
 
 ROWS = [
@@ -174,3 +179,36 @@ def test_a_shipped_task_without_its_data_is_unmeasured_and_downloads_nothing(
     result = run_benchmark(loaded, request, batch_size=2, seed=1, confidence=0.95, scratch=tmp_path)
     assert isinstance(result.accuracy, Unmeasured)
     assert "AssertionError" not in result.accuracy.reason
+
+
+def test_a_group_of_a_folder_is_asked_task_by_task(loaded: LoadedModel, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "tasks")
+    request = BenchmarkRequest("quiz", root)
+
+    def run(request: BenchmarkRequest) -> Benchmark:
+        return run_benchmark(loaded, request, batch_size=2, seed=1, confidence=0.95, scratch=tmp_path / "scratch")
+
+    result = run(request)
+    assert result.outcomes == "11111"  # two of quiz_two, three of quiz_one
+    assert len(run(BenchmarkRequest("quiz", root, 1)).outcomes) == 2
+    (root / "sub" / "two.jsonl").write_text(ROW.replace('"answer": 0', '"answer": 1'))
+    again = run(request)
+    assert again.outcomes == "0111"
+    assert again.task_digest != result.task_digest
+    (root / "one.yaml").write_text("task: !function utils.x\n")
+    refused = run(request).accuracy
+    assert isinstance(refused, Unmeasured)
+    assert "one.yaml:1" in refused.reason
+
+
+def test_the_built_in_questions_name_their_suites_and_chance_is_a_quarter(tmp_path: Path) -> None:
+    """The canary knows nothing of them: its accuracy is that of chance, within the interval."""
+    clean = rebuild(canary_directory(CanaryKind.CLEAN), tmp_path / "clean")
+    canary = load_model(clean, scheme=None, device="cpu")
+    request = BenchmarkRequest("builtin", None, 25)
+    result = run_benchmark(canary, request, batch_size=32, seed=1, confidence=0.95, scratch=tmp_path)
+    assert result.suites == tuple(suite.suite for suite in builtin_task("builtin"))
+    assert isinstance(result.accuracy, Rate)
+    assert result.accuracy.trials == 5 * 25
+    assert result.accuracy.lower < 0.25 < result.accuracy.upper
+    assert result.task_digest.startswith("sha256:")
