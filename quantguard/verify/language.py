@@ -21,6 +21,7 @@ _FENCED: Final = re.compile(r"^[ \t]*```.*?(?:^[ \t]*```|\Z)", re.M | re.S)
 _EAST_ASIAN: Final = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC"})  # Japanese has all
 
 
+@lru_cache(maxsize=4096)  # a prompt is asked under every scheme, and most answers are the same again
 def language(text: str) -> str | None:
     """Its ISO 639-1 code, None where that cannot be told: too short, or one of several."""
     read = prose(text)
