@@ -185,8 +185,7 @@ def _drifts(facts: ReportFacts) -> str:
         return ""
     table = _table(("scheme", "original", "hardened"), [_cells(row) for row in rows])
     carried = _bullets(carriers(facts.original, facts.hardened), _said)
-    tail = f"\n\n{CARRIERS}\n\n{carried}" if carried else ""
-    return f"{NEAREST}\n\n{table}{tail}"
+    return "\n\n".join([NEAREST, table, *([CARRIERS, carried] if carried else [])])
 
 
 def _hunts(facts: ReportFacts) -> str:
@@ -325,10 +324,8 @@ def _reproduce(facts: ReportFacts) -> str:
             for attack in measured.attacks
         )
         conditions += [f"- probes of {code_span(probe)}" for probe in probes]
-        tasks = dict.fromkeys(
-            f"{b.task}: {', '.join((*b.suites, b.task_digest))}" for b in measured.benchmarks if b.task_digest
-        )
-        conditions += [f"- questions of {code_span(task)}" for task in tasks]
+        asked = dict.fromkeys(", ".join((b.task, *b.suites, b.task_digest)) for b in measured.benchmarks)
+        conditions += [f"- questions of {code_span(task)}" for task in asked]
     return "\n\n".join([*lines, *([_capped(conditions, of=len(conditions))] if conditions else [])])
 
 
