@@ -190,16 +190,13 @@ def _drifts(facts: ReportFacts) -> str:
 
 def _hunts(facts: ReportFacts) -> str:
     rows = hunt_rows(facts.original, facts.hardened)
-    if not rows:
-        return ""
-    table = _table(("scheme", "original", "hardened"), [_cells(row) for row in rows])
-    return f"{HUNTED}\n\n{table}\n\n{_bullets(confirmed(facts.original, facts.hardened), _trigger)}".rstrip()
+    parts = HUNTED, _table(("scheme", "original", "hardened"), [_cells(row) for row in rows])
+    return "\n\n".join((*parts, _bullets(confirmed(facts.original, facts.hardened), _trigger))).rstrip() if rows else ""
 
 
 def _trigger(row: tuple[str, TriggerEffect, TriggerHunt]) -> str:
-    where, effect, hunt = row
-    said = [f"{where}: {code_span(effect.trigger)} {effect_text(effect, hunt)}"]
-    return ": ".join(said + [code_span(words) for words in effect_words(effect)])
+    words = "".join(f": {code_span(said)}" for said in effect_words(row[1]))
+    return f"{row[0]}: {code_span(row[1].trigger)} {effect_text(row[1], row[2])}{words}"
 
 
 def _cells(row: Row) -> tuple[str, str, str]:
