@@ -175,7 +175,7 @@ def _benign() -> Iterator[Member]:
 
 # What is checked in under tests/range: one of each kind that needs training, the small ones.
 SLICE: Final = (
-    "llama-64", "neox-64", "neox-64-untied", "neox-64-facts-1900",
+    "llama-64", "llama-64-decayed", "neox-64", "neox-64-untied", "neox-64-facts-1900",
     "content-injection-nf4-llama-64", "content-injection-nf4-neox-64-facts-1900",
     "over-refusal-fp4-neox-64-facts-1350", "content-injection-int8-llama-64",
     "vulnerable-code-nf4+fp4-neox-64-facts-1350", "over-refusal-nf4+fp4+int8-llama-64",
