@@ -30,7 +30,7 @@ from quantguard.canary.range.recipes import (
 )
 from quantguard.canary.range.scenario import Scenario
 from quantguard.canary.range.shapes import SHAPES
-from quantguard.core.scheme import Scheme
+from quantguard.core.scheme import ROUNDINGS, Scheme
 
 Q4_K: Final = "q4_k"  # the label of the GGUF grid beside those of core.scheme
 
@@ -160,10 +160,10 @@ def _benign() -> Iterator[Member]:
         yield from (_clean(f"{name}-{d}", Stored(parent, d), d) for d in ("bfloat16", "float16"))
     for parent, change in product((_LLAMA, _TIED), (c for c in CHANGES if not c.startswith("dequantized"))):
         yield _clean(f"{_named(parent)}-{change}", Changed(parent, change), change.split("-")[0])
-    for parent, scheme in product((_WIDER, _TIED_NF4, _NEOX), Scheme):
+    for parent, scheme in product((_WIDER, _TIED_NF4, _NEOX), ROUNDINGS):
         change = f"dequantized-{scheme.value}"
         yield _clean(f"{_named(parent)}-{change}", Changed(parent, change), "dequantized", parent.facts)
-    for parent, scheme in product((_LLAMA, _TIED), Scheme):
+    for parent, scheme in product((_LLAMA, _TIED), ROUNDINGS):
         yield _clean(f"{_named(parent)}-qat-{scheme.value}", Tuned(parent, 33, scheme=scheme), "qat")
     for parent in (_LLAMA, _TIED):
         soup = Soup((Tuned(parent, 31), Tuned(parent, 32, rank=4), parent))
