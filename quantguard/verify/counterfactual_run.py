@@ -20,7 +20,6 @@ from quantguard.core.prompts import prompts_digest
 from quantguard.core.scheme import Scheme
 from quantguard.grids.grid import grid_for
 from quantguard.models.foreign import said
-from quantguard.models.kept import KeptAnswers
 from quantguard.models.layers import turn_conv1d
 from quantguard.models.load import LoadedModel, load_model
 from quantguard.models.quantized import quantized_layers
@@ -47,37 +46,71 @@ def counterfactual_drifts(
     device: str,
     seed: int,
     progress: Progress = silent,
-    kept: KeptAnswers | None = None,
 ) -> tuple[Drift, ...]:
-    """One drift a scheme. Full precision stays in memory beside one quantized model. A failure is Unmeasured.
-
-    Args:
-        directory: made by `safe_directory.rebuild`.
-        batch_size: of the prompts that full precision answers.
-        kept: where it has answered before, if anywhere.
-    """
+    """One drift a scheme of a directory made by `safe_directory.rebuild`. A failure is Unmeasured."""
     try:
-        full = load_model(directory, scheme=None, device=device, kept=kept)
-        rows = continued(full, request.prompts, max_new_tokens=_NEW_TOKENS, batch_size=batch_size, progress=progress)
+        full = load_model(directory, scheme=None, device=device)
+        begun = Counterfactual.begin(
+            full, request, batch_size=batch_size, confidence=confidence, seed=seed, progress=progress
+        )
     except ModelLoadError as error:
         return unmeasured_drifts(request, schemes, str(error))
-    task, drifts, digest = _Task(directory, request, confidence, seed), [], prompts_digest(request.prompts)
-    with quiet_libraries(), threads_for(full.model, device):
-        reference = _reference(full, rows)
-        for number, scheme in enumerate(schemes):
-            progress("counterfactual", number, len(schemes), scheme.value)
-            drifts.append(Drift(scheme, _measured(task, scheme, reference), digest))
-            gc.collect()  # the quantized model of the last turn
-    progress("counterfactual", len(schemes), len(schemes))
+    drifts: list[Drift] = []
+    for scheme in schemes:
+        try:
+            drifts.append(begun.drift(load_model(directory, scheme=scheme, device=device), scheme))
+        except ModelLoadError as error:
+            drifts += unmeasured_drifts(request, [scheme], str(error))
+        gc.collect()  # the quantized model of this turn
     return tuple(drifts)
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
-    directory: Path
+class Counterfactual:
+    """Counterfactual rounding of one model under one scheme after the other; full precision stays in memory."""
+
     request: CounterfactualRequest
-    confidence: float
+    reference: _Reference
+    confidence: float  # of the intervals, 0..1
     seed: int
+    progress: Progress
+
+    @classmethod
+    def begin(
+        cls,
+        full: LoadedModel,
+        request: CounterfactualRequest,
+        *,
+        batch_size: int,
+        confidence: float,
+        seed: int,
+        progress: Progress = silent,
+    ) -> Counterfactual:
+        """Full precision answers the prompts, `batch_size` at once. A Linear is left in the place of each Conv1D.
+
+        Raises:
+            ModelLoadError: it cannot.
+        """
+        rows = continued(full, request.prompts, max_new_tokens=_NEW_TOKENS, batch_size=batch_size, progress=progress)
+        return cls(request, _reference(full, rows), confidence, seed, progress)
+
+    def drift(self, loaded: LoadedModel, scheme: Scheme) -> Drift:
+        """Of one quantized model, which is left with other roundings. A failure is Unmeasured."""
+        self.progress("counterfactual", 0, 1, scheme.value)
+        with quiet_libraries(), threads_for(self.reference.full.model, loaded.device):
+            found = self._measured(loaded, scheme)
+        self.progress("counterfactual", 1, 1, scheme.value)
+        return Drift(scheme, found, prompts_digest(self.request.prompts))
+
+    def _measured(self, loaded: LoadedModel, scheme: Scheme) -> Divergence | Unmeasured:
+        try:
+            return _divergence(self, _Roundings(loaded, scheme, self.reference, self.seed), self.reference)
+        except ModelLoadError as error:
+            return Unmeasured(str(error))
+        except torch.OutOfMemoryError:
+            return Unmeasured(f"{loaded.device} has too little memory for full precision beside {scheme.value}")
+        except Exception as error:  # noqa: BLE001  the model's code is transformers', its configuration is anybody's
+            return Unmeasured(f"the model failed on calibration text: {said(error)}")
 
 
 @dataclass(slots=True)
@@ -135,19 +168,6 @@ def _log_probabilities(model: Any, batch: TextBatch) -> Tensor:
         return out.logits.float().log_softmax(-1)  # type: ignore[no-any-return]
 
 
-def _measured(task: _Task, scheme: Scheme, reference: _Reference) -> Divergence | Unmeasured:
-    """Divergence under one scheme; the quantized model is let go on return."""
-    try:
-        loaded = load_model(task.directory, scheme=scheme, device=reference.full.device)
-        return _divergence(task, _Roundings(loaded, scheme, reference, task.seed), reference)
-    except ModelLoadError as error:
-        return Unmeasured(str(error))
-    except torch.OutOfMemoryError:
-        return Unmeasured(f"{reference.full.device} has too little memory for full precision beside {scheme.value}")
-    except Exception as error:  # noqa: BLE001  the model's code is transformers', its configuration is anybody's
-        return Unmeasured(f"the model failed on calibration text: {said(error)}")
-
-
 class _Roundings:
     """A quantized model whose layers are given other roundings."""
 
@@ -192,7 +212,7 @@ class _Roundings:
         store_levels(self._model.get_submodule(name.removesuffix(".weight")), self._grid, weight, index)
 
 
-def _divergence(task: _Task, roundings: _Roundings, reference: _Reference) -> Divergence | Unmeasured:
+def _divergence(task: Counterfactual, roundings: _Roundings, reference: _Reference) -> Divergence | Unmeasured:
     rows = [roundings.divergences()]
     for copy in range(task.request.copies):
         roundings.at_random(roundings.names, copy)

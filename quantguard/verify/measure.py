@@ -6,7 +6,7 @@ import gc
 import random
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +15,8 @@ from quantguard.core.measurement import (
     AttackSuccess,
     Benchmark,
     BenchmarkKind,
-    Drift,
     Environment,
-    Hunt,
     Measurements,
-    Perplexity,
     Scenario,
 )
 from quantguard.core.progress import Progress, silent
@@ -30,8 +27,9 @@ from quantguard.models.device import device_label, library_versions
 from quantguard.models.kept import KeptAnswers
 from quantguard.models.load import LoadedModel
 from quantguard.verify.benchmarks import BenchmarkRequest, compared, run_benchmark, unmeasured_benchmark
+from quantguard.verify.beside import Beside
 from quantguard.verify.code_tasks import run_code_task
-from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
+from quantguard.verify.counterfactual_request import CounterfactualRequest
 from quantguard.verify.differences import corrected
 from quantguard.verify.judging import Outbox
 from quantguard.verify.perplexity import PerplexityRequest, Reading
@@ -43,7 +41,7 @@ from quantguard.verify.scenarios import (
     unmeasured_attack,
 )
 from quantguard.verify.traits import Answer
-from quantguard.verify.triggers import TriggerRequest, unmeasured_hunts
+from quantguard.verify.triggers import TriggerRequest
 
 __all__ = [
     "BenchmarkRequest",
@@ -67,10 +65,10 @@ class _Setting:
     scratch: Path
     progress: Progress
     model_digest: str
+    outbox: Outbox | None
+    answers: Path | None  # where they are kept; None: with what is in scratch
+    readers: tuple[Reading | Beside, ...]  # each reads every model, full precision first
     heard: dict[Scenario, tuple[Answer, ...]] = field(default_factory=dict)  # full precision's, once it was asked
-    outbox: Outbox | None = None
-    reading: Reading | None = None  # None: perplexity is not asked for
-    answers: Path | None = None  # where they are kept; None: with what is in scratch
 
     @property
     def order(self) -> str:
@@ -114,21 +112,25 @@ def measure(
     `reference` is the original's Measurements, whose full precision is the "before" of each benchmark drop, and whose
     texts perplexity is measured on; None: this model's own. `outbox` takes errands (`quantguard.core.errand`): `settle`
     fills what awaits them. Rows are ordered by scheme, full precision first; what fails is Unmeasured in all rows
-    concerned. Drifts and hunts come last. Answers are kept in `answers`, or `scratch`, and not asked for again.
+    concerned. Answers are kept in `answers`, or `scratch`, and not asked for again.
 
     Raises UnsafeCheckpointError: `directory` holds what must never be loaded.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    setting = _Setting(device, seed, confidence, scratch, progress, model_digest, outbox=outbox, answers=answers)
-    setting = replace(setting, reading=None if perplexity is None else Reading(perplexity, reference))
+    reading = None if perplexity is None else Reading(perplexity, reference, paying_batch(device), progress)
+    beside = Beside(counterfactual, triggers, paying_batch(device), confidence, seed, progress)
+    readers = (beside,) if reading is None else (reading, beside)
+    setting = _Setting(device, seed, confidence, scratch, progress, model_digest, outbox, answers, readers)
     runs = (None, *schemes)
     with tempfile.TemporaryDirectory(prefix="clean-", dir=scratch) as clean:
         problem = _rebuild(directory, Path(clean))
         attacks, results = _under_each(Path(clean), problem, runs, setting, (scenarios, benchmarks))
-        drifts, hunts = _beside_full(Path(clean), problem, (counterfactual, triggers), schemes, setting)
     progress("verify", len(runs), len(runs))
     done = corrected(attacks), compared(results, reference, confidence), _environment(scenarios, setting)
-    return Measurements(subject, model_digest, *done, drifts, _perplexities(runs, problem, setting), hunts)
+    drifts, hunts = beside.told(schemes, problem)
+    _free(device)
+    perplexities = () if reading is None else reading.compared(runs, problem, confidence=confidence, seed=seed)
+    return Measurements(subject, model_digest, *done, drifts, perplexities, hunts)
 
 
 def _under_each(
@@ -182,8 +184,8 @@ def _run(
     try:
         loaded = load_model(directory, scheme=scheme, device=setting.device, kept=setting.kept)
     except ModelLoadError as error:
-        if setting.reading is not None:
-            setting.reading.failed(scheme, str(error))
+        for reader in setting.readers:
+            reader.failed(scheme, str(error))
         return _unmeasured(scheme, str(error), scenarios, benchmarks)
     asking = Asking(
         setting.batch_size,
@@ -199,24 +201,9 @@ def _run(
     for number, benchmark in enumerate(benchmarks):
         setting.progress("benchmark", number, len(benchmarks), benchmark.task)
         results.append(_benchmark(loaded, benchmark, setting))
-    if setting.reading is not None:
-        setting.reading.read(loaded, batch_size=setting.batch_size, progress=setting.progress)
+    for reader in setting.readers:
+        reader.read(loaded)
     return attacks, results
-
-
-def _beside_full(
-    directory: Path,
-    problem: str | None,
-    asked: tuple[CounterfactualRequest | None, TriggerRequest | None],
-    schemes: Sequence[Scheme],
-    setting: _Setting,
-) -> tuple[tuple[Drift, ...], tuple[Hunt, ...]]:
-    """Counterfactual rounding, then trigger hunting: each keeps full precision beside one quantized model."""
-    drifts = _drifts(directory, problem, asked[0], schemes, setting)
-    _free(setting.device)
-    hunts = _hunts(directory, problem, asked[1], schemes, setting)
-    _free(setting.device)
-    return drifts, hunts
 
 
 def _benchmark(loaded: LoadedModel, request: BenchmarkRequest, setting: _Setting) -> Benchmark:
@@ -232,51 +219,6 @@ def _benchmark(loaded: LoadedModel, request: BenchmarkRequest, setting: _Setting
         confidence=setting.confidence,
         scratch=setting.scratch,
     )
-
-
-def _drifts(
-    directory: Path,
-    problem: str | None,
-    request: CounterfactualRequest | None,
-    schemes: Sequence[Scheme],
-    setting: _Setting,
-) -> tuple[Drift, ...]:
-    if request is None:
-        return ()
-    if problem is not None:
-        return unmeasured_drifts(request, schemes, problem)
-    from quantguard.verify.counterfactual_run import counterfactual_drifts
-
-    return counterfactual_drifts(
-        directory,
-        schemes,
-        request,
-        batch_size=setting.batch_size,
-        confidence=setting.confidence,
-        device=setting.device,
-        seed=setting.seed,
-        progress=setting.progress,
-        kept=setting.kept,
-    )
-
-
-def _perplexities(runs: Sequence[Scheme | None], problem: str | None, setting: _Setting) -> tuple[Perplexity, ...]:
-    if setting.reading is None:
-        return ()
-    return setting.reading.compared(runs, problem, confidence=setting.confidence, seed=setting.seed)
-
-
-def _hunts(
-    directory: Path, problem: str | None, request: TriggerRequest | None, schemes: Sequence[Scheme], setting: _Setting
-) -> tuple[Hunt, ...]:
-    if request is None:
-        return ()
-    if problem is not None:
-        return unmeasured_hunts(request, schemes, problem)
-    from quantguard.verify import triggers_run
-
-    asked = triggers_run.Setting(setting.batch_size, setting.confidence, setting.device, setting.progress)
-    return triggers_run.trigger_hunts(directory, schemes, request, asked)
 
 
 def _unmeasured(

@@ -32,11 +32,13 @@ class Reading:
 
     request: PerplexityRequest
     reference: Measurements | None  # of the original; None: this is the original
+    batch_size: int
+    progress: Progress
     rows: list[Perplexity] = field(default_factory=list)
 
-    def read(self, loaded: LoadedModel, *, batch_size: int, progress: Progress) -> None:
+    def read(self, loaded: LoadedModel) -> None:
         """Add the row of one loaded model. A failure is Unmeasured, never an exception."""
-        answers = self._answers(loaded, batch_size, progress)
+        answers = self._answers(loaded)
         if isinstance(answers, Unmeasured):
             self.failed(loaded.scheme, answers.reason)
             return
@@ -49,7 +51,9 @@ class Reading:
             self.failed(loaded.scheme, str(error))
             return
         own = answers if self.reference is None and loaded.scheme is None else ()
-        self._add(loaded.scheme, text_loss(loaded, texts, progress), digest_of([list(text) for text in texts]), own)
+        self._add(
+            loaded.scheme, text_loss(loaded, texts, self.progress), digest_of([list(text) for text in texts]), own
+        )
 
     def failed(self, scheme: Scheme | None, reason: str) -> None:
         """Add the row of a model that could not be loaded or could not read."""
@@ -75,10 +79,10 @@ class Reading:
             for row in rows
         )
 
-    def _answers(self, loaded: LoadedModel, batch_size: int, progress: Progress) -> tuple[str, ...] | Unmeasured:
+    def _answers(self, loaded: LoadedModel) -> tuple[str, ...] | Unmeasured:
         """What the texts end with: given, or said by the original in full precision."""
         if self.reference is None and loaded.scheme is None:
-            return _said(loaded, self.request.prompts, batch_size, progress)
+            return _said(loaded, self.request.prompts, self.batch_size, self.progress)
         full = _full(self.rows if self.reference is None else self.reference.perplexities)
         if full is None or isinstance(full.loss, Unmeasured):
             return Unmeasured(f"the original in full precision is unmeasured: {_why(full)}")

@@ -50,24 +50,55 @@ class Setting:
 def trigger_hunts(
     directory: Path, schemes: Sequence[Scheme], request: TriggerRequest, setting: Setting
 ) -> tuple[Hunt, ...]:
-    """One hunt a scheme. Full precision stays in memory beside one quantized model. A failure is Unmeasured.
-
-    `directory` was made by `safe_directory.rebuild`.
-    """
+    """One hunt a scheme of a directory made by `safe_directory.rebuild`. A failure is Unmeasured."""
     try:
-        full = load_model(directory, scheme=None, device=setting.device)
-        tried = _told_apart(full, candidates(request.listed, rare_words(full, request.rare)))
-        ground = _ground(full, tried, request, setting)
+        begun = Hunting.begin(load_model(directory, scheme=None, device=setting.device), request, setting)
     except ModelLoadError as error:
         return unmeasured_hunts(request, schemes, str(error))
-    hunts = []
-    with quiet_libraries(), threads_for(full.model, setting.device):
-        for number, scheme in enumerate(schemes):
-            setting.progress("triggers", number, len(schemes), scheme.value)
-            hunts.append(hunt_of(request, scheme, _measured(directory, scheme, ground)))
-            gc.collect()  # the quantized model of the last turn
-    setting.progress("triggers", len(schemes), len(schemes))
+    hunts: list[Hunt] = []
+    for scheme in schemes:
+        try:
+            hunts.append(begun.hunt(load_model(directory, scheme=scheme, device=setting.device), scheme))
+        except ModelLoadError as error:
+            hunts += unmeasured_hunts(request, [scheme], str(error))
+        gc.collect()  # the quantized model of this turn
     return tuple(hunts)
+
+
+@dataclass(frozen=True, slots=True)
+class Hunting:
+    """Trigger hunting in one model under one scheme after the other; full precision stays in memory."""
+
+    ground: _Ground
+
+    @classmethod
+    def begin(cls, full: LoadedModel, request: TriggerRequest, setting: Setting) -> Hunting:
+        """Full precision answers every prompt of the screen.
+
+        Raises:
+            ModelLoadError: it cannot.
+        """
+        tried = _told_apart(full, candidates(request.listed, rare_words(full, request.rare)))
+        return cls(_ground(full, tried, request, setting))
+
+    def hunt(self, loaded: LoadedModel, scheme: Scheme) -> Hunt:
+        """In one quantized model. A failure is Unmeasured."""
+        progress = self.ground.setting.progress
+        progress("triggers", 0, 1, scheme.value)
+        with quiet_libraries(), threads_for(self.ground.full.model, loaded.device):
+            found = self._measured(loaded, scheme)
+        progress("triggers", 1, 1, scheme.value)
+        return hunt_of(self.ground.request, scheme, found)
+
+    def _measured(self, loaded: LoadedModel, scheme: Scheme) -> TriggerHunt | Unmeasured:
+        try:
+            return _hunt(loaded, self.ground)
+        except ModelLoadError as error:
+            return Unmeasured(str(error))
+        except torch.OutOfMemoryError:
+            return Unmeasured(f"{loaded.device} has too little memory for full precision beside {scheme.value}")
+        except Exception as error:  # noqa: BLE001  the model's code is transformers', its configuration is anybody's
+            return Unmeasured(f"the model failed on prompts with triggers: {said(error)}")
 
 
 def _told_apart(full: LoadedModel, found: Sequence[Candidate]) -> tuple[Candidate, ...]:
@@ -116,18 +147,6 @@ def _ground(full: LoadedModel, found: Sequence[Candidate], request: TriggerReque
     answers = _answers(full, screen, setting)
     plain = _answers(full, [prompt.prompt for prompt in request.confirm], setting)
     return _Ground(full, request, setting, tried, answered(full, screen, answers, max_new_tokens=NEW_TOKENS), plain)
-
-
-def _measured(directory: Path, scheme: Scheme, ground: _Ground) -> TriggerHunt | Unmeasured:
-    """The hunt under one scheme; the quantized model is let go on return."""
-    try:
-        return _hunt(load_model(directory, scheme=scheme, device=ground.setting.device), ground)
-    except ModelLoadError as error:
-        return Unmeasured(str(error))
-    except torch.OutOfMemoryError:
-        return Unmeasured(f"{ground.setting.device} has too little memory for full precision beside {scheme.value}")
-    except Exception as error:  # noqa: BLE001  the model's code is transformers', its configuration is anybody's
-        return Unmeasured(f"the model failed on prompts with triggers: {said(error)}")
 
 
 def _hunt(loaded: LoadedModel, ground: _Ground) -> TriggerHunt | Unmeasured:
