@@ -14,6 +14,7 @@ import torch
 
 from quantguard.canary.catalogue import CanaryKind, canary_directory
 from quantguard.checkpoint.digest import model_digest
+from quantguard.core.builtin_tasks import TASKS_FOLDER
 from quantguard.core.calibration import (
     DEFAULT_SAMPLES,
     NEUTRAL_FOLDER,
@@ -33,13 +34,13 @@ from quantguard.harden.prompts import sampled_prompts
 from quantguard.models.load import LoadedModel, load_model
 from quantguard.models.safe_directory import rebuild
 
-ROOT = Path(__file__).parents[2]
+PROBLEMS = TASKS_FOLDER.parent / "problems"
 DIGEST = "sha256:21f50750ff660a6fe2ecf4cca07f1f5a77bb6d2595263e3daed1e6dae51bcd95"  # of version 1
 
 
 def measured() -> Iterator[str]:
-    """Every built-in probe and every question of the policies that are checked in."""
-    for file in [*SUITES_FOLDER.glob("*.jsonl"), *(ROOT / "policies").glob("tasks/*.jsonl")]:
+    """Every built-in probe, question and problem."""
+    for file in [file for folder in (SUITES_FOLDER, TASKS_FOLDER, PROBLEMS) for file in folder.glob("*.jsonl")]:
         rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
         yield from (row.get("prompt") or row["question"] for row in rows)
 
@@ -83,7 +84,7 @@ def test_no_two_prompts_are_alike() -> None:
 def test_nothing_is_calibrated_on_that_is_measured() -> None:
     rows = [words(prompt.prompt) for prompt in neutral_prompts()]
     asked = [words(text) for text in measured()]
-    assert len(asked) > 1100
+    assert len(asked) > 1400
     assert max(likeness(row, probe) for row in rows for probe in asked) < 0.6
 
 
