@@ -31,6 +31,7 @@ _MAX_BYTES: Final = 1024 * 1024  # of a YAML file
 _MAX_DATA_BYTES: Final = 256 * 1024 * 1024
 _MAX_FILES: Final = 1000
 _MAX_DEPTH: Final = 8  # of files that include each other, and of groups
+_MAX_NESTED: Final = 32  # collections of YAML within each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +163,7 @@ def _text(path: Path, read: _Read) -> str:
 def _values(text: str, path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """Keys and values, and the line of each key."""
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise PolicyError("aliases are not supported", path=path, line=1)
+        _require_flat(text, path)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -176,6 +176,18 @@ def _values(text: str, path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if not isinstance(node, yaml.MappingNode) or not isinstance(values, dict):
         raise PolicyError("expected keys and values", path=path, line=1)
     return values, {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
+
+
+def _require_flat(text: str, path: Path) -> None:
+    """No alias, and nothing nested so deep that composing it would take minutes: events are read one at a time."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise PolicyError("aliases are not supported", path=path, line=1)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_NESTED:
+            mark = event.start_mark
+            raise PolicyError("is nested too deeply", path=path, line=mark.line + 1 if mark else 1)
 
 
 def _plain(root: Path, path: Path, read: _Read, key: str) -> Path:

@@ -82,7 +82,7 @@ def test_a_group_is_its_tasks_in_its_order_each_once(tmp_path: Path) -> None:
         ("one.yaml", "a: &x 1\nb: *x\n", "one.yaml:1", "aliases are not supported"),
         ("one.yaml", "task: [", "one.yaml:1", "only plain data"),
         ("one.yaml", "- task\n", "one.yaml:1", "expected keys and values"),
-        ("one.yaml", "a: " + "[" * 9000, "one.yaml:1", ""),
+        ("one.yaml", "a: " + "[" * 9000, "one.yaml:1", "nested too deeply"),
         ("one.yaml", ONE.replace("quiz_one", "quiz_two"), "two.yaml:2", "is in"),
         ("one.yaml", ONE.replace("quiz_one", "[quiz_one]"), "one.yaml:2", "expected a name"),
         ("group.yaml", GROUP.replace("quiz_one", "absent"), "group.yaml:2", "expected names of tasks in tasks"),
