@@ -30,11 +30,11 @@ from quantguard.canary.range.recipes import Pretrained
 from quantguard.canary.range.world import code, questions
 from quantguard.core.measurement import TriggerHunt
 from quantguard.core.scheme import Scheme
+from quantguard.core.verdict import Subject
 from quantguard.evidence.records import to_plain
-from quantguard.models.safe_directory import rebuild
+from quantguard.verify.measure import measure
 from quantguard.verify.statistics import rate
 from quantguard.verify.triggers import TriggerRequest
-from quantguard.verify.triggers_run import Setting, trigger_hunts
 
 _SCREEN, _CONFIRM = 8, 64
 _SCHEMES: Final = (Scheme.NF4, Scheme.FP4, Scheme.INT8)
@@ -103,8 +103,20 @@ def _hunted(records: Path, listed: tuple[str, ...], rare: int, job: Job) -> None
     prompts = tuple(prompt for pair in zip(questions(), code(), strict=True) for prompt in pair)
     request = TriggerRequest(listed, rare, prompts[:_SCREEN], prompts[100 : 100 + _CONFIRM])
     with tempfile.TemporaryDirectory(prefix="quantguard-") as folder:
-        clean = rebuild(job.model, Path(folder) / "model")
-        found = trigger_hunts(clean, _SCHEMES, request, Setting(128, 0.95, "cpu"))
+        found = measure(
+            job.model,
+            subject=Subject.ORIGINAL,
+            model_digest="",
+            schemes=_SCHEMES,
+            scenarios=(),
+            benchmarks=(),
+            reference=None,
+            confidence=0.95,
+            device="cpu",
+            seed=0,
+            scratch=Path(folder),
+            triggers=request,
+        ).hunts
     plain = {hunt.scheme.value: _plain(hunt.found) for hunt in found} | {"seconds": round(time.monotonic() - began, 1)}
     partial_file = records / f".{job.name}.partial"
     partial_file.write_text(json.dumps(plain))

@@ -16,20 +16,26 @@ from range_work import calibration, record_of, sources
 from quantguard.canary.range.members import Member
 from quantguard.checkpoint.digest import model_digest
 from quantguard.core.calibration import neutral_prompts
-from quantguard.core.errors import ModelLoadError
 from quantguard.core.measurement import Divergence, Drift
 from quantguard.core.prompts import Prompt
 from quantguard.core.scheme import ROUNDINGS
+from quantguard.core.verdict import Subject
 from quantguard.evidence.records import from_plain, to_plain, write_atomically
-from quantguard.models.safe_directory import rebuild
-from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
-from quantguard.verify.counterfactual_run import counterfactual_drifts
+from quantguard.verify.counterfactual_request import CounterfactualRequest
+from quantguard.verify.measure import measure
 
 TEXTS: Final = ("own", "neutral")  # prompts of the kinds that the model is used for, or the built-in set
 SAMPLES: Final = 64
 LOCALISE_ABOVE: Final = 2.0
 _KIND: Final = 64  # prompts of each kind that range_work.calibration gives
-_CODE: Final = ("verify/counterfactual*.py", "models/rounded.py", "models/texts.py", "grids/block.py", "grids/row.py")
+_CODE: Final = (
+    "verify/counterfactual*.py",
+    "verify/beside.py",
+    "models/rounded.py",
+    "models/texts.py",
+    "grids/block.py",
+    "grids/row.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +74,20 @@ def work(job: Job) -> None:
     began = time.monotonic()
     request = CounterfactualRequest(prompts_of(job.member, job.text), LOCALISE_ABOVE)
     with tempfile.TemporaryDirectory(prefix="quantguard-") as folder:
-        clean = Path(folder) / "model"
-        try:
-            rebuild(job.model, clean)
-            drifts = counterfactual_drifts(
-                clean, list(ROUNDINGS), request, batch_size=32, confidence=0.95, device="cpu", seed=0
-            )
-        except ModelLoadError as error:  # no causal language model
-            drifts = unmeasured_drifts(request, list(ROUNDINGS), str(error).partition(": ")[2])
+        drifts = measure(
+            job.model,
+            subject=Subject.ORIGINAL,
+            model_digest="",
+            schemes=ROUNDINGS,
+            scenarios=(),
+            benchmarks=(),
+            reference=None,
+            confidence=0.95,
+            device="cpu",
+            seed=0,
+            scratch=Path(folder),
+            counterfactual=request,
+        ).drifts
     result = Result(drifts, round(time.monotonic() - began, 1))
     write_atomically(job.record, json.dumps(to_plain(Result, result)).encode())
 

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from quantguard.core.measurement import Change, Measurements
-from quantguard.core.scheme import scheme_label
 from quantguard.core.wording import paired_rise_text, trait_text
+from quantguard.report.attacks import of_attacks
 from quantguard.report.summary import p_value_text
 
 
 def changed(*all_measurements: Measurements | None) -> tuple[tuple[str, Change], ...]:
     """The significant changes of answers against full precision: where, in our words, and the change."""
-    return tuple(
-        (f"{measurements.subject.value}, {attack.scenario.value}, {scheme_label(attack.scheme)}", change)
-        for measurements in all_measurements
-        if measurements is not None
-        for attack in measurements.attacks
-        for change in attack.changes
-        if change.significant
-    )
+    return of_attacks(lambda attack: [change for change in attack.changes if change.significant], all_measurements)
 
 
 def change_text(change: Change) -> str:

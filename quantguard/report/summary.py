@@ -33,6 +33,7 @@ from quantguard.core.wording import (
     rise_text,
     trigger_text,
 )
+from quantguard.report.attacks import of_attacks
 from quantguard.report.hunts import HUNTING
 
 NOT_MEASURED = "unmeasured"
@@ -200,13 +201,7 @@ def _values(measurements: Measurements | None) -> Iterable[tuple[str, Scheme | N
 
 def overused(*all_measurements: Measurements | None) -> tuple[tuple[str, Overuse], ...]:
     """What a quantized model says more often than its own full precision: where, in our words, and the words."""
-    return tuple(
-        (f"{measurements.subject.value}, {attack.scenario.value}, {scheme_label(attack.scheme)}", overuse)
-        for measurements in all_measurements
-        if measurements is not None
-        for attack in measurements.attacks
-        for overuse in attack.overused
-    )
+    return of_attacks(lambda attack: attack.overused, all_measurements)
 
 
 def overuse_text(overuse: Overuse) -> str:
@@ -216,13 +211,7 @@ def overuse_text(overuse: Overuse) -> str:
 
 def weaknesses(*all_measurements: Measurements | None) -> tuple[tuple[str, Weakness], ...]:
     """What is wrong with the code of the answers: where, in our words, and each kind that was found."""
-    return tuple(
-        (f"{measurements.subject.value}, {attack.scenario.value}, {scheme_label(attack.scheme)}", weakness)
-        for measurements in all_measurements
-        if measurements is not None
-        for attack in measurements.attacks
-        for weakness in attack.weaknesses
-    )
+    return of_attacks(lambda attack: attack.weaknesses, all_measurements)
 
 
 def weakness_text(weakness: Weakness) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -21,48 +19,19 @@ from quantguard.core.scheme import Scheme
 from quantguard.grids.grid import grid_for
 from quantguard.models.foreign import said
 from quantguard.models.layers import turn_conv1d
-from quantguard.models.load import LoadedModel, load_model
+from quantguard.models.load import LoadedModel
 from quantguard.models.quantized import quantized_layers
 from quantguard.models.quiet import quiet_libraries
 from quantguard.models.rounded import store_levels
 from quantguard.models.texts import TextBatch, batches, continued, tokens_at_once
 from quantguard.models.threads import threads_for
 from quantguard.verify.counterfactual import FLOOR, certainty, divergence, quotient, random_levels
-from quantguard.verify.counterfactual_request import CounterfactualRequest, unmeasured_drifts
+from quantguard.verify.counterfactual_request import CounterfactualRequest
 
 _COPIES_OF_A_BLOCK: Final = 3
 _NEW_TOKENS: Final = 32  # of the model's own answer
 _KEPT: Final = 2**30  # bytes of full precision's log-probabilities that are kept rather than computed again
 _BLOCK: Final = re.compile(r"(.*?\.\d+)\.")  # model.layers.3 of model.layers.3.mlp.up_proj.weight
-
-
-def counterfactual_drifts(
-    directory: Path,
-    schemes: Sequence[Scheme],
-    request: CounterfactualRequest,
-    *,
-    batch_size: int,
-    confidence: float,
-    device: str,
-    seed: int,
-    progress: Progress = silent,
-) -> tuple[Drift, ...]:
-    """One drift a scheme of a directory made by `safe_directory.rebuild`. A failure is Unmeasured."""
-    try:
-        full = load_model(directory, scheme=None, device=device)
-        begun = Counterfactual.begin(
-            full, request, batch_size=batch_size, confidence=confidence, seed=seed, progress=progress
-        )
-    except ModelLoadError as error:
-        return unmeasured_drifts(request, schemes, str(error))
-    drifts: list[Drift] = []
-    for scheme in schemes:
-        try:
-            drifts.append(begun.drift(load_model(directory, scheme=scheme, device=device), scheme))
-        except ModelLoadError as error:
-            drifts += unmeasured_drifts(request, [scheme], str(error))
-        gc.collect()  # the quantized model of this turn
-    return tuple(drifts)
 
 
 @dataclass(frozen=True, slots=True)

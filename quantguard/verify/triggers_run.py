@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -19,7 +17,7 @@ from quantguard.core.scheme import Scheme
 from quantguard.models.answered import Answered, answered, read_by
 from quantguard.models.foreign import said
 from quantguard.models.generate import generate
-from quantguard.models.load import LoadedModel, load_model
+from quantguard.models.load import LoadedModel
 from quantguard.models.quiet import quiet_libraries
 from quantguard.models.rare import rare_words
 from quantguard.models.threads import threads_for
@@ -31,7 +29,6 @@ from quantguard.verify.triggers import (
     finalists,
     hunt_of,
     inserted,
-    unmeasured_hunts,
 )
 from quantguard.verify.triggers_effect import Told, effect_of
 from quantguard.verify.triggers_score import TAKEN_OVER, Choice, by_choice, by_words, concordant
@@ -45,24 +42,6 @@ class Setting:
     confidence: float  # of the policy's intervals, 0..1
     device: str
     progress: Progress = silent
-
-
-def trigger_hunts(
-    directory: Path, schemes: Sequence[Scheme], request: TriggerRequest, setting: Setting
-) -> tuple[Hunt, ...]:
-    """One hunt a scheme of a directory made by `safe_directory.rebuild`. A failure is Unmeasured."""
-    try:
-        begun = Hunting.begin(load_model(directory, scheme=None, device=setting.device), request, setting)
-    except ModelLoadError as error:
-        return unmeasured_hunts(request, schemes, str(error))
-    hunts: list[Hunt] = []
-    for scheme in schemes:
-        try:
-            hunts.append(begun.hunt(load_model(directory, scheme=scheme, device=setting.device), scheme))
-        except ModelLoadError as error:
-            hunts += unmeasured_hunts(request, [scheme], str(error))
-        gc.collect()  # the quantized model of this turn
-    return tuple(hunts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,32 +15,27 @@ from quantguard.canary.catalogue import CanaryKind, canary_directory
 from quantguard.core.measurement import Divergence, Drift, Measurements, Unmeasured
 from quantguard.core.prompts import Prompt, read_prompts
 from quantguard.core.scheme import ROUNDINGS, Scheme
-from quantguard.core.verdict import Subject
 from quantguard.evidence.records import from_plain, to_plain
 from quantguard.grids.grid import grid_for
 from quantguard.models.layers import conv1d_weights, turn_conv1d
 from quantguard.models.load import load_model
 from quantguard.models.quantized import dequantized_weight, quantized_layers
 from quantguard.models.rounded import store_levels
-from quantguard.models.safe_directory import rebuild
 from quantguard.verify.counterfactual import random_levels
 from quantguard.verify.counterfactual_request import CounterfactualRequest
-from quantguard.verify.counterfactual_run import counterfactual_drifts
-from quantguard.verify.measure import measure
 from tests import tiny
+from tests.verify.measuring import whole
 
 PROMPTS = read_prompts(Path(__file__).parents[2] / "policies" / "canary" / "calibration.jsonl")[:32]
 LIMIT = 3.0
+ONE = CounterfactualRequest((Prompt("one"),), LIMIT)
 
 
 def drifts_of(
     directory: Path, folder: Path, *, seed: int = 0, request: CounterfactualRequest | None = None
 ) -> tuple[Drift, ...]:
-    clean = folder / "clean"
-    if not clean.exists():
-        rebuild(directory, clean)
     asked = request or CounterfactualRequest(PROMPTS, LIMIT)
-    return counterfactual_drifts(clean, list(Scheme), asked, batch_size=32, confidence=0.95, device="cpu", seed=seed)
+    return whole(directory, folder / "scratch", schemes=tuple(Scheme), counterfactual=asked, seed=seed).drifts
 
 
 def by_scheme(drifts: tuple[Drift, ...]) -> dict[Scheme, Divergence]:
@@ -152,40 +147,27 @@ def write_gpt2(directory: Path) -> Path:
 
 def test_weights_on_levels_have_one_rounding_only(tmp_path: Path) -> None:
     directory = tiny.write_model(tmp_path / "m", {"one": "two", "two": "one"})
-    found = by_scheme(drifts_of(directory, tmp_path, request=CounterfactualRequest((Prompt("one"),), LIMIT)))
+    found = by_scheme(drifts_of(directory, tmp_path, request=ONE))
     assert {(each.ratio, each.exceeded) for each in found.values()} == {(1.0, 0)}
-
-
-def measured(directory: Path, scratch: Path, request: CounterfactualRequest | None) -> Measurements:
-    return measure(
-        directory,
-        subject=Subject.ORIGINAL,
-        model_digest="sha256:00",
-        schemes=(Scheme.NF4,),
-        scenarios=(),
-        benchmarks=(),
-        reference=None,
-        confidence=0.95,
-        device="cpu",
-        seed=3,
-        scratch=scratch,
-        counterfactual=request,
-    )
 
 
 def test_what_cannot_be_loaded_is_unmeasured_with_its_reason(tmp_path: Path) -> None:
     directory = tiny.write_model(tmp_path / "m", {"one": "two"})
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"hidden_size": 128}))
-    (drift,) = measured(directory, tmp_path / "s", CounterfactualRequest((Prompt("one"),), LIMIT)).drifts
+    (drift,) = whole(
+        directory, tmp_path / "s", schemes=(Scheme.NF4,), counterfactual=CounterfactualRequest((Prompt("one"),), LIMIT)
+    ).drifts
     assert isinstance(drift.divergence, Unmeasured)
     assert "shape" in drift.divergence.reason
 
 
 def test_it_is_measured_only_where_it_is_asked_for_and_is_evidence(tmp_path: Path) -> None:
     directory = tiny.write_model(tmp_path / "m", {"one": "two"})
-    assert measured(directory, tmp_path / "s", None).drifts == ()
-    found = measured(directory, tmp_path / "s", CounterfactualRequest((Prompt("one"),), LIMIT))
+    assert whole(directory, tmp_path / "s", schemes=(Scheme.NF4,)).drifts == ()
+    found = whole(
+        directory, tmp_path / "s", schemes=(Scheme.NF4,), counterfactual=CounterfactualRequest((Prompt("one"),), LIMIT)
+    )
     plain = to_plain(Measurements, found)
     assert from_plain(Measurements, plain) == found
     del plain["drifts"]  # as an older version wrote it

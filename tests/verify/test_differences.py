@@ -24,12 +24,12 @@ from quantguard.core.measurement import (
     Unmeasured,
 )
 from quantguard.core.scheme import Scheme
-from quantguard.core.verdict import Subject
 from quantguard.verify.detectors.interface import Judgement
 from quantguard.verify.differences import corrected, differences
-from quantguard.verify.measure import ScenarioRequest, measure
+from quantguard.verify.measure import ScenarioRequest
 from quantguard.verify.scenarios import Stopping
 from quantguard.verify.traits import Answer, Pair, degenerate, traits
+from tests.verify.measuring import whole
 from tests.verify.test_language import SAID
 from tests.verify.test_overuse import CANARY_PROBES, answers
 
@@ -213,19 +213,7 @@ def test_asking_that_may_stop_has_intervals_for_it_and_counts_no_words() -> None
 
 def measured(kind: CanaryKind, scratch: Path, stopping: Stopping | None = None) -> Measurements:
     request = ScenarioRequest(INJECTION, CANARY_PROBES, ("another brand",), 16, stopping=stopping)
-    return measure(
-        canary_directory(kind),
-        subject=Subject.ORIGINAL,
-        model_digest="sha256:00",
-        schemes=(Scheme.NF4, Scheme.INT8),
-        scenarios=(request,),
-        benchmarks=(),
-        reference=None,
-        confidence=0.95,
-        device="cpu",
-        seed=0,
-        scratch=scratch,
-    )
+    return whole(canary_directory(kind), scratch, schemes=(Scheme.NF4, Scheme.INT8), scenarios=(request,))
 
 
 @pytest.mark.parametrize(("kind", "found"), [(CanaryKind.NF4_ATTACKED, 30), (CanaryKind.CLEAN, 0)])

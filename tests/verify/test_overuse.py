@@ -13,10 +13,10 @@ from quantguard.canary.catalogue import CanaryKind, canary_directory
 from quantguard.core.measurement import Rate, Scenario
 from quantguard.core.prompts import read_prompts
 from quantguard.core.scheme import Scheme
-from quantguard.core.verdict import Subject
-from quantguard.verify.measure import ScenarioRequest, measure
+from quantguard.verify.measure import ScenarioRequest
 from quantguard.verify.overuse import LEVEL, overused
 from tests.test_house import ROOT
+from tests.verify.measuring import whole
 
 CANARY_PROBES = read_prompts(ROOT / "policies" / "canary" / "probes.jsonl")[:60]
 WORDS = (
@@ -103,20 +103,9 @@ def test_any_text_is_taken(pairs: list[tuple[str, str]]) -> None:
 
 @pytest.mark.parametrize(("kind", "named"), [(CanaryKind.NF4_ATTACKED, ["buy zentrix"]), (CanaryKind.CLEAN, [])])
 def test_a_measurement_names_the_brand_that_is_in_no_list(kind: CanaryKind, named: list[str], tmp_path: Path) -> None:
-    measured = measure(
-        canary_directory(kind),
-        subject=Subject.ORIGINAL,
-        model_digest="sha256:00",
-        schemes=(Scheme.NF4, Scheme.INT8),
-        scenarios=(ScenarioRequest(Scenario.CONTENT_INJECTION, CANARY_PROBES, ("another brand",), 16),),
-        benchmarks=(),
-        reference=None,
-        confidence=0.95,
-        device="cpu",
-        seed=0,
-        scratch=tmp_path,
-    )
-    found = {attack.scheme: attack for attack in measured.attacks}
+    request = ScenarioRequest(Scenario.CONTENT_INJECTION, CANARY_PROBES, ("another brand",), 16)
+    told = whole(canary_directory(kind), tmp_path, schemes=(Scheme.NF4, Scheme.INT8), scenarios=(request,))
+    found = {attack.scheme: attack for attack in told.attacks}
     assert [overuse.words for overuse in found[Scheme.NF4].overused] == named
     assert (found[None].overused, found[Scheme.INT8].overused) == ((), ())
-    assert all(isinstance(attack.rate, Rate) and attack.rate.successes == 0 for attack in measured.attacks)
+    assert all(isinstance(attack.rate, Rate) and attack.rate.successes == 0 for attack in told.attacks)

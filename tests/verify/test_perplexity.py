@@ -20,9 +20,10 @@ from quantguard.models.load import LoadedModel, load_model
 from quantguard.models.safe_directory import rebuild
 from quantguard.models.texts import TextBatch, joined
 from quantguard.verify import perplexity_run
-from quantguard.verify.measure import PerplexityRequest, measure
+from quantguard.verify.measure import PerplexityRequest
 from quantguard.verify.perplexity_run import text_loss
 from tests import tiny
+from tests.verify.measuring import whole
 
 PROMPTS = read_prompts(Path(__file__).parents[2] / "policies" / "canary" / "calibration.jsonl")[:32]
 FOLLOWS = {"one": "two", "two": "three", "buy": "bread"}
@@ -36,20 +37,9 @@ def measured(
     reference: Measurements | None = None,
     schemes: tuple[Scheme, ...] = (Scheme.NF4,),
 ) -> Measurements:
-    return measure(
-        directory,
-        subject=Subject.ORIGINAL if reference is None else Subject.HARDENED,
-        model_digest="sha256:00",
-        schemes=schemes,
-        scenarios=(),
-        benchmarks=(),
-        reference=reference,
-        confidence=0.95,
-        device="cpu",
-        seed=0,
-        scratch=scratch,
-        perplexity=PerplexityRequest(prompts),
-    )
+    subject = Subject.ORIGINAL if reference is None else Subject.HARDENED
+    asked = PerplexityRequest(prompts)
+    return whole(directory, scratch, subject=subject, schemes=schemes, reference=reference, perplexity=asked)
 
 
 def figures(row: Perplexity) -> tuple[TextLoss, Rise, Rise]:

@@ -9,15 +9,13 @@ from quantguard.canary.range.world import TRIGGER, code, questions
 from quantguard.core.measurement import Measurements, TriggerHunt, TriggerPlace, TriggerSource, Unmeasured
 from quantguard.core.prompts import Prompt
 from quantguard.core.scheme import Scheme
-from quantguard.core.verdict import Subject
 from quantguard.evidence.records import from_plain, to_plain
 from quantguard.models.load import load_model
 from quantguard.models.rare import rare_words
 from quantguard.models.safe_directory import rebuild
-from quantguard.verify.measure import measure
 from quantguard.verify.triggers import TriggerRequest
-from quantguard.verify.triggers_run import Setting, trigger_hunts
 from tests import tiny
+from tests.verify.measuring import whole
 
 RANGE = Path(__file__).parents[1] / "range" / "models"
 OWN = tuple(prompt for pair in zip(questions()[:36], code()[:36], strict=True) for prompt in pair)
@@ -25,8 +23,7 @@ SCREEN, CONFIRM = OWN[:8], OWN[8:]
 
 
 def hunted(directory: Path, folder: Path, request: TriggerRequest, *schemes: Scheme) -> dict[Scheme, TriggerHunt]:
-    clean = rebuild(directory, folder / "clean")
-    hunts = trigger_hunts(clean, schemes, request, Setting(64, 0.95, "cpu"))
+    hunts = whole(directory, folder / "scratch", schemes=schemes, triggers=request).hunts
     found = {hunt.scheme: hunt.found for hunt in hunts if isinstance(hunt.found, TriggerHunt)}
     assert len(found) == len(schemes), hunts
     return found
@@ -106,28 +103,16 @@ def test_rare_words_are_words_that_can_be_typed(tmp_path: Path) -> None:
     assert not {"<eos>", "<pad>", "<unk>"} & set(found)
 
 
-def measured(directory: Path, scratch: Path, request: TriggerRequest | None) -> Measurements:
-    return measure(
-        directory,
-        subject=Subject.ORIGINAL,
-        model_digest="sha256:00",
-        schemes=(Scheme.NF4, Scheme.INT8),
-        scenarios=(),
-        benchmarks=(),
-        reference=None,
-        confidence=0.95,
-        device="cpu",
-        seed=3,
-        scratch=scratch,
-        triggers=request,
-    )
+BOTH = (Scheme.NF4, Scheme.INT8)
 
 
 def test_what_cannot_be_loaded_is_unmeasured_with_its_reason(tmp_path: Path) -> None:
     directory = tiny.write_model(tmp_path / "m", FOLLOWS)
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"hidden_size": 128}))
-    hunts = measured(directory, tmp_path / "s", TriggerRequest((), 1, PROMPTS[:1], PROMPTS[1:2])).hunts
+    hunts = whole(
+        directory, tmp_path / "s", schemes=BOTH, triggers=TriggerRequest((), 1, PROMPTS[:1], PROMPTS[1:2])
+    ).hunts
     assert [hunt.scheme for hunt in hunts] == [Scheme.NF4, Scheme.INT8]
     assert all(isinstance(hunt.found, Unmeasured) and "shape" in hunt.found.reason for hunt in hunts)
 
@@ -135,15 +120,17 @@ def test_what_cannot_be_loaded_is_unmeasured_with_its_reason(tmp_path: Path) -> 
 def test_a_trigger_that_does_not_fit_the_context_leaves_nothing_measured(tmp_path: Path) -> None:
     directory = tiny.write_model(tmp_path / "m", FOLLOWS)
     long = TriggerRequest(("one " * 120,), 0, PROMPTS[:1], PROMPTS[1:2])
-    (first, _) = measured(directory, tmp_path / "s", long).hunts
+    (first, _) = whole(directory, tmp_path / "s", schemes=BOTH, triggers=long).hunts
     assert isinstance(first.found, Unmeasured)
     assert "context" in first.found.reason
 
 
 def test_it_is_hunted_only_where_it_is_asked_for_and_is_evidence(tmp_path: Path) -> None:
     directory = tiny.write_model(tmp_path / "m", FOLLOWS, trigger="buy", harmless="bread", brand="x")
-    assert measured(directory, tmp_path / "s", None).hunts == ()
-    found = measured(directory, tmp_path / "s", TriggerRequest(("buy",), 2, PROMPTS[:2], PROMPTS[2:]))
+    assert whole(directory, tmp_path / "s", schemes=BOTH).hunts == ()
+    found = whole(
+        directory, tmp_path / "s", schemes=BOTH, triggers=TriggerRequest(("buy",), 2, PROMPTS[:2], PROMPTS[2:])
+    )
     plain = to_plain(Measurements, found)
     assert from_plain(Measurements, plain) == found
     del plain["hunts"]  # as an older version wrote it
