@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from quantguard.core.errors import PolicyError
 from quantguard.core.measurement import Divergence, Measurements, Unmeasured
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import Decision, Outcome, Subject, Verdict
@@ -18,7 +17,7 @@ from quantguard.policy.load import load_policy
 from quantguard.policy.schema import Counterfactual, HardenMode
 from tests.policy.made import POLICY, divergence, measured
 from tests.policy.written import POLICY as WRITTEN
-from tests.policy.written import write_policy
+from tests.policy.written import require_refused, write_policy
 
 LIMITED = POLICY.model_copy(update={"counterfactual": Counterfactual(prompts="c.jsonl", samples=64, max_ratio=2.0)})
 RULE = "counterfactual.max_ratio"
@@ -126,11 +125,7 @@ def test_the_prompts_that_it_names_are_inputs_of_the_policy(tmp_path: Path) -> N
 def test_a_section_that_means_nothing_is_refused_by_its_key(
     tmp_path: Path, old: str, new: str, key: str, said: str
 ) -> None:
-    path = write_policy(tmp_path, WRITTEN + SECTION.replace(old, new))
-    with pytest.raises(PolicyError) as raised:
-        load_policy(path)
-    assert raised.value.key.startswith(key)
-    assert said in str(raised.value)
+    require_refused(write_policy(tmp_path, WRITTEN + SECTION.replace(old, new)), key, said)
 
 
 def test_other_prompts_under_the_same_name_are_told(tmp_path: Path) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from quantguard.core.errors import PolicyError
+from quantguard.policy.load import load_policy
+
 POLICY = """\
 schema: quantguard.policy/1
 name: small
@@ -64,3 +69,11 @@ def spoilt(old: str, new: str) -> str:
     """POLICY with one place changed."""
     assert POLICY.count(old) >= 1, old
     return POLICY.replace(old, new, 1)
+
+
+def require_refused(path: Path, key: str, said: str) -> None:
+    """The policy is not loaded, and the error says `said` about `key` or what is in it."""
+    with pytest.raises(PolicyError) as raised:
+        load_policy(path)
+    assert raised.value.key.startswith(key)
+    assert said in str(raised.value)
