@@ -104,7 +104,7 @@ def read_bounded(path: Path) -> bytes:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise PolicyError(f"cannot be read: {error.strerror or error}", path=path) from error
+        raise PolicyError(f"cannot be read: {error.strerror or error}", path=path, remedy="check the path") from error
     if len(data) > MAX_BYTES:
         raise PolicyError(f"is larger than {MAX_BYTES} bytes", path=path, remedy="expected a short YAML file")
     return data
