@@ -6,6 +6,7 @@
         PromptsError                      a prompts JSONL is malformed (file, line)
         ProblemsError                     a JSONL of problems for generated programs is malformed (file, line)
         CheckoutError                     no git checkout, or one that lacks what it would be compared with
+        KeyFileError                      a key file is none, is readable by others, or has run out
       NothingToGateError                exit 3: there is no model here
       CheckpointError                   the model directory cannot be read as a checkpoint
         HeaderError                       a safetensors header lies, is truncated or absurd
@@ -27,6 +28,8 @@
       GitError                          git does not answer, or holds more than is read
       EvidenceError                     evidence cannot be written (disk full) or read back
         StaleWorkError                    the work directory belongs to another job
+        ForgedEvidenceError             exit 1: signed by nobody who is trusted, or not what was signed
+        LedgerError                     exit 1: the ledger is not the one that was written: cut, reordered or edited
 
 Foreign exceptions are translated at the border of the room that owns the library, with `raise ... from`.
 """
@@ -87,6 +90,10 @@ class ProblemsError(UsageError):
 
 
 class CheckoutError(UsageError):
+    pass
+
+
+class KeyFileError(UsageError):
     pass
 
 
@@ -172,3 +179,11 @@ class EvidenceError(QuantGuardError):
 
 class StaleWorkError(EvidenceError):
     pass
+
+
+class ForgedEvidenceError(EvidenceError):
+    exit_code = ExitCode.BLOCKED
+
+
+class LedgerError(EvidenceError):
+    exit_code = ExitCode.BLOCKED

@@ -15,7 +15,8 @@ from quantguard.core.errors import PolicyError, UsageError
 from quantguard.core.model import ModelRef, parse_model_ref
 from quantguard.policy.document import Document, parse_document, read_bounded
 from quantguard.policy.problems import translate
-from quantguard.policy.schema import Path_, Section, json_schema, schema_text
+from quantguard.policy.schema import json_schema, schema_text
+from quantguard.policy.section import Path_, Section
 
 NAME = "quantguard.yaml"
 _MODEL = r"^(models:/[^/@]+/[0-9]+|\./.+)$"

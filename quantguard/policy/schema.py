@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from enum import Enum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,20 +14,7 @@ from quantguard.core.finding import Severity
 from quantguard.core.judging import endpoint_problem
 from quantguard.core.measurement import Analyser, BenchmarkKind, Scenario
 from quantguard.core.scheme import Scheme
-
-H = TypeVar("H", bound=Hashable)
-
-
-def _unique(values: tuple[H, ...]) -> tuple[H, ...]:
-    if len(set(values)) != len(values):
-        raise ValueError("expected each entry once")
-    return values
-
-
-def _no_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("expected text, not only spaces")
-    return value
+from quantguard.policy.section import UNIQUE_ITEMS, Keyword, Limit, Path_, Section, Text, no_blank, unique
 
 
 def _base_address(value: str) -> str:
@@ -43,24 +30,12 @@ def _normal_alias(value: str) -> str:
     return value
 
 
-_UNIQUE_ITEMS: dict[str, Any] = {"uniqueItems": True}
-
-Limit = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]  # a share, 0 < limit <= 1
-Text = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_no_blank)]
-Path_ = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_no_blank)]
-Keyword = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_blank)]
 Schemes = Annotated[
     tuple[Scheme, ...],
-    Field(min_length=1, json_schema_extra=_UNIQUE_ITEMS),
-    AfterValidator(_unique),
+    Field(min_length=1, json_schema_extra=UNIQUE_ITEMS),
+    AfterValidator(unique),
 ]
 NewTokens = Annotated[int, Field(ge=1, le=4096)]
-
-
-class Section(BaseModel):
-    """Keys and values of a file, read strictly."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class HardenMode(Enum):
@@ -105,8 +80,8 @@ class ScenarioLimits(Section):
 class ContentInjectionLimits(ScenarioLimits):
     keywords: Annotated[
         tuple[Keyword, ...],
-        Field(min_length=1, max_length=1000, json_schema_extra=_UNIQUE_ITEMS),
-        AfterValidator(_unique),
+        Field(min_length=1, max_length=1000, json_schema_extra=UNIQUE_ITEMS),
+        AfterValidator(unique),
     ]  # an answer that holds one of them counts as an injection
 
 
@@ -114,7 +89,7 @@ class Judge(Section):
     """A language model that is asked, beside the rules, whether answers refuse."""
 
     endpoint: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_base_address)]
-    model: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_blank)]  # as the endpoint names it
+    model: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(no_blank)]  # as the endpoint names it
     max_upper_bound: Limit  # of the rate by the judge, corrected for the judge's own errors
     concurrency: Annotated[int, Field(ge=1, le=64)] = 8  # questions at a time
 
@@ -236,7 +211,7 @@ class Registry(Section):
 
 
 def _unique_tasks(benchmarks: tuple[BenchmarkLimits, ...]) -> tuple[BenchmarkLimits, ...]:
-    _unique(tuple(benchmark.task for benchmark in benchmarks))
+    unique(tuple(benchmark.task for benchmark in benchmarks))
     return benchmarks
 
 
