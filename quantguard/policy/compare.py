@@ -126,6 +126,9 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
             for key in ("refusal", "unparsable", "language", "length", "wording", "degenerate")
         },
         "registry.alias": Kind.NEITHER,
+        "registry.protected": Kind.FEWER_IS_LOOSER,
+        "registry.stages": Kind.FEWER_IS_LOOSER,
+        "registry.rollback": Kind.HIGHER_IS_LOOSER,
         "requires.gpu": Kind.LOWER_IS_LOOSER,
     }
 )

@@ -206,8 +206,25 @@ class Requires(Section):
     gpu: bool = False  # measured on a CUDA device, as it will be deployed
 
 
+class Stage(Enum):
+    """A stage that an MLflow version can be in."""
+
+    STAGING = "Staging"
+    PRODUCTION = "Production"
+    ARCHIVED = "Archived"
+
+
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255), AfterValidator(_normal_alias)]
+
+
 class Registry(Section):
-    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255), AfterValidator(_normal_alias)]
+    alias: Alias  # what the gate points at a version that it promotes; always protected
+    # What the registry-store plugin gives only to versions with evidence, beside `alias`.
+    protected: Annotated[tuple[Alias, ...], Field(json_schema_extra=UNIQUE_ITEMS), AfterValidator(unique)] = ()
+    stages: Annotated[tuple[Stage, ...], Field(json_schema_extra=UNIQUE_ITEMS), AfterValidator(unique)] = (
+        Stage.PRODUCTION,
+    )
+    rollback: bool = True  # a version that held an alias with evidence may have it back however old its evidence is
 
 
 def _unique_tasks(benchmarks: tuple[BenchmarkLimits, ...]) -> tuple[BenchmarkLimits, ...]:

@@ -45,7 +45,12 @@ FULL: dict[str, Any] = {
         },
     },
     "benchmarks": [{"task": "facts", "path": "facts.yaml", "max_drop": 0.1, "limit": 50}],
-    "registry": {"alias": "champion"},
+    "registry": {
+        "alias": "champion",
+        "protected": ["shadow"],
+        "stages": ["Production"],
+        "rollback": False,
+    },
     "requires": {"gpu": True},
     "counterfactual": {"prompts": "c.jsonl", "samples": 64, "max_ratio": 2.0},
     "perplexity": {"prompts": "c.jsonl", "samples": 64, "max_rise": 0.1},
