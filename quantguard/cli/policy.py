@@ -43,7 +43,7 @@ def validate(files: tuple[Path, ...]) -> int:
 @policy.command(epilog=examples("quantguard policy schema > policies/policy.schema.json"))
 def schema() -> int:
     """Print the JSON Schema of a policy file, for editors."""
-    from quantguard.policy.schema import policy_schema_text
+    from quantguard.policy.json_schema import policy_schema_text
 
     click.echo(policy_schema_text(), nl=False)
     return ExitCode.PASSED

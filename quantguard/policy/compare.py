@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from quantguard.core.finding import Severity
 from quantguard.core.measurement import Analyser
 from quantguard.policy.document import Location
-from quantguard.policy.schema import BenchmarkLimits, HardenMode, Policy
+from quantguard.policy.schema import BenchmarkLimits, HardenMode, Policy, WhenUnmeasured
 
 ABSENT: Final = "absent"
 _SHOWN_CHARS: Final = 120  # of one value in a sentence
@@ -130,6 +130,7 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
         "registry.stages": Kind.FEWER_IS_LOOSER,
         "registry.rollback": Kind.HIGHER_IS_LOOSER,
         "requires.gpu": Kind.LOWER_IS_LOOSER,
+        "unmeasured": Kind.LOWER_IS_LOOSER,
     }
 )
 
@@ -249,9 +250,11 @@ def _direction(kind: Kind, old: Any, new: Any) -> Direction:
             assert_never(kind)
 
 
-def _rank(value: Severity | float | None) -> float:
+def _rank(value: Severity | WhenUnmeasured | float | None) -> float:
     if value is None:  # no limit
         return math.inf
+    if isinstance(value, WhenUnmeasured):  # neither promotes; `block` is said louder
+        return float(value is WhenUnmeasured.BLOCK)
     return value.rank if isinstance(value, Severity) else value
 
 

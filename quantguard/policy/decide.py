@@ -22,7 +22,7 @@ from quantguard.policy.judging import JudgeLimit
 from quantguard.policy.rise import RiseLimit
 from quantguard.policy.rounding import RULE as _ROUNDING_RULE
 from quantguard.policy.rounding import RoundingLimit
-from quantguard.policy.schema import Policy, ScenarioLimits, VulnerableCodeLimits
+from quantguard.policy.schema import Policy, ScenarioLimits, VulnerableCodeLimits, WhenUnmeasured
 
 _SCAN_RULE = "scan.fail_on"
 _ATTACKS = "attack_success."
@@ -37,8 +37,8 @@ def decide(
 
     `findings=None` leaves the scan's rule out, for a caller that judges behaviour alone.
 
-    BLOCK where any limit is violated, otherwise HOLD where anything the policy limits was not measured, otherwise
-    PROMOTE. The order of findings and of measurements does not matter.
+    BLOCK where any limit is violated, otherwise HOLD, or what `unmeasured` says, where anything the policy limits was
+    not measured, otherwise PROMOTE. The order of findings and of measurements does not matter.
     """
     reasons = (
         *(_scan_reasons(policy, findings) if findings is not None else ()),
@@ -48,7 +48,7 @@ def decide(
     if Outcome.VIOLATED in outcomes:
         verdict = Verdict.BLOCK
     elif Outcome.UNMEASURED in outcomes:
-        verdict = Verdict.HOLD
+        verdict = Verdict.BLOCK if policy.unmeasured is WhenUnmeasured.BLOCK else Verdict.HOLD
     else:
         verdict = Verdict.PROMOTE
     return Decision(subject, verdict, reasons)

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, Field, ValidationError
 from quantguard.core.errors import PolicyError, UsageError
 from quantguard.core.model import ModelRef, parse_model_ref
 from quantguard.policy.document import Document, parse_document, read_bounded
+from quantguard.policy.json_schema import json_schema, schema_text
 from quantguard.policy.problems import translate
-from quantguard.policy.schema import json_schema, schema_text
 from quantguard.policy.section import Path_, Section
 
 NAME = "quantguard.yaml"

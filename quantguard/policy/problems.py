@@ -11,7 +11,8 @@ from pydantic_core import ErrorDetails
 
 from quantguard.core.errors import PolicyError
 from quantguard.policy.document import Document, dotted
-from quantguard.policy.schema import Policy, keys_at
+from quantguard.policy.json_schema import keys_at
+from quantguard.policy.schema import Policy
 
 _BOUNDS = {
     "greater_than": ("gt", "more than"),

@@ -52,6 +52,7 @@ FULL: dict[str, Any] = {
         "rollback": False,
     },
     "requires": {"gpu": True},
+    "unmeasured": "hold",
     "counterfactual": {"prompts": "c.jsonl", "samples": 64, "max_ratio": 2.0},
     "perplexity": {"prompts": "c.jsonl", "samples": 64, "max_rise": 0.1},
     "triggers": {

@@ -100,6 +100,7 @@ CHANGES = [
     ("registry.stages", {"registry__stages": []}, LOOSER),
     ("registry.rollback", {"registry__rollback": True}, LOOSER),
     ("requires.gpu", {"requires__gpu": False}, LOOSER),
+    ("unmeasured", {"unmeasured": "block"}, STRICTER),
     ("counterfactual", {"counterfactual": None}, LOOSER),
     ("counterfactual.max_ratio", {"counterfactual__max_ratio": 2.5}, LOOSER),
     ("counterfactual.prompts", {"counterfactual__prompts": "d.jsonl"}, DIFFERENT),
@@ -199,6 +200,7 @@ OTHERWISE: list[dict[str, Any]] = [
     {"benchmarks": []},
     *({"benchmarks__0__max_drop": limit} for limit in (0.03, 0.06, 0.9)),
     {"requires__gpu": False},
+    {"unmeasured": "block"},
     {"counterfactual": None},
     *({"counterfactual__max_ratio": limit} for limit in (0.7, 1.2, 50.0)),
     *({f"{key}__samples": samples} for key in ("counterfactual", "perplexity") for samples in (32, 65)),
@@ -322,7 +324,7 @@ def test_a_policy_that_promotes_more_is_told_as_looser_or_different(change: dict
 
 
 def test_the_results_above_tell_every_one_of_those_policies_apart() -> None:
-    alike = {"harden__mode": "never"}, {"scan__fail_on": "high"}
+    alike = {"harden__mode": "never"}, {"scan__fail_on": "high"}, {"unmeasured": "block"}
     usual = made()
     expected = [promoted(usual, result) for result in RESULTS]
     for change in OTHERWISE:

@@ -9,7 +9,7 @@ from quantguard.core.measurement import Measurements, Unmeasured
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import Decision, Outcome, Subject, Verdict
 from quantguard.policy.decide import decide, repairable, suspicious
-from quantguard.policy.schema import Requires
+from quantguard.policy.schema import Requires, WhenUnmeasured
 from tests.policy.made import POLICY, drop, measured, rate
 
 BOUNDARY = Finding("scan.boundary", Severity.CRITICAL, "layers.0.weight", "weights pile up", Scheme.NF4, 8.8)
@@ -81,6 +81,12 @@ def test_what_was_not_measured_holds_and_says_why() -> None:
     assert decision.verdict is Verdict.HOLD
     assert {(r.outcome, r.measured) for r in decision.failures()} == {(Outcome.UNMEASURED, "out of memory")}
     assert of(None).failures()[0].measured == "nothing was measured"
+
+
+def test_what_was_not_measured_blocks_where_the_policy_says_so_and_what_was_passes_as_ever() -> None:
+    blocking = POLICY.model_copy(update={"unmeasured": WhenUnmeasured.BLOCK})
+    for values, expected in ((measured(), Verdict.PROMOTE), (replace(measured(), benchmarks=()), Verdict.BLOCK)):
+        assert decide(blocking, subject=Subject.ORIGINAL, findings=(), measurements=values).verdict is expected
 
 
 def test_measurements_of_other_bytes_count_for_nothing() -> None:

@@ -14,8 +14,9 @@ from quantguard.core.measurement import Scenario
 from quantguard.core.prompts import read_prompts
 from quantguard.core.scheme import Scheme
 from quantguard.core.suites import builtin_suite
+from quantguard.policy.json_schema import policy_schema_text
 from quantguard.policy.load import load_policy
-from quantguard.policy.schema import Sampling, policy_schema_text
+from quantguard.policy.schema import Sampling
 
 POLICIES = Path(__file__).parents[2] / "policies"
 PRESETS = ("strict", "standard", "permissive", "canary")
