@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import Final
+
+from quantguard.core.scheme import FULL_PRECISION, Scheme
+from quantguard.core.waiver import NO_SCHEME, AppliedWaiver
+
+_SCHEMES: Final = frozenset({FULL_PRECISION, *(scheme.value for scheme in Scheme)})
 
 
 class Verdict(Enum):
@@ -33,6 +39,7 @@ class Outcome(Enum):
     MET = "met"
     VIOLATED = "violated"
     UNMEASURED = "unmeasured"
+    WAIVED = "waived"  # not met, and allowed by a waiver in force
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +51,22 @@ class Reason:
     measured: str  # what was measured, with count and interval, as a reader would say it
     limit: str  # what the policy allows
     where: str  # scheme or tensor, e.g. nf4
+    finding: str = ""  # rule of the findings that it tells of, e.g. scan.boundary; empty where it tells of none
+    finding_scheme: str = ""  # of those findings, e.g. nf4; empty where they are about no scheme
 
     def sentence(self) -> str:
         """The reason in words."""
         return f"{self.rule} ({self.where}): {self.measured}; allowed: {self.limit}"
+
+    @property
+    def waived_as(self) -> tuple[str, str]:
+        """The rule and the scheme that a waiver of this reason names.
+
+        Findings are waived by their own rule: `scan.fail_on` would be all of them.
+        """
+        if self.finding:
+            return self.finding, self.finding_scheme or NO_SCHEME
+        return self.rule, self.where if self.where in _SCHEMES else NO_SCHEME
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +76,16 @@ class Decision:
     subject: Subject
     verdict: Verdict
     reasons: tuple[Reason, ...]
+    waivers: tuple[AppliedWaiver, ...] = ()  # what became of those that name these bytes, in the order of their file
 
     def failures(self) -> tuple[Reason, ...]:
         """The reasons that kept it from being promoted, violated before unmeasured."""
         violated = tuple(r for r in self.reasons if r.outcome is Outcome.VIOLATED)
         return violated + tuple(r for r in self.reasons if r.outcome is Outcome.UNMEASURED)
+
+    def waived(self) -> tuple[Reason, ...]:
+        """The reasons that would have kept it back without a waiver."""
+        return tuple(r for r in self.reasons if r.outcome is Outcome.WAIVED)
 
 
 @dataclass(frozen=True, slots=True)

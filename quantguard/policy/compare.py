@@ -20,6 +20,7 @@ from quantguard.core.finding import Severity
 from quantguard.core.measurement import Analyser
 from quantguard.policy.document import Location
 from quantguard.policy.schema import BenchmarkLimits, HardenMode, Policy, WhenUnmeasured
+from quantguard.policy.waiver_rules import Approval
 
 ABSENT: Final = "absent"
 _SHOWN_CHARS: Final = 120  # of one value in a sentence
@@ -66,6 +67,7 @@ class Kind(Enum):
     NEITHER = 5
     ANALYSER = 6
     ABSENT_IS_LOOSER = 7  # a file: with another one neither can be said
+    APPROVERS = 8
 
 
 # Every key that holds a value; `[]` stands for any entry of a list. A test holds it against the schema.
@@ -131,6 +133,9 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
         "registry.rollback": Kind.HIGHER_IS_LOOSER,
         "requires.gpu": Kind.LOWER_IS_LOOSER,
         "unmeasured": Kind.LOWER_IS_LOOSER,
+        "waivers.max_days": Kind.HIGHER_IS_LOOSER,
+        "waivers.inconclusive": Kind.HIGHER_IS_LOOSER,
+        "waivers.approvals": Kind.APPROVERS,
     }
 )
 
@@ -242,8 +247,8 @@ def _direction(kind: Kind, old: Any, new: Any) -> Direction:
             return Direction.LOOSER if new is None else Direction.STRICTER if old is None else Direction.DIFFERENT
         case Kind.HARDENING:
             return _hardening(old, new)
-        case Kind.ANALYSER:
-            return _analyser(old, new)
+        case Kind.ANALYSER | Kind.APPROVERS:
+            return _analyser(old, new) if kind is Kind.ANALYSER else _approvers(old, new)
         case Kind.NEITHER | Kind.FEWER_IS_LOOSER:
             return Direction.DIFFERENT
         case _:
@@ -276,6 +281,14 @@ def _analyser(old: Analyser, new: Analyser) -> Direction:
     return Direction.STRICTER if new is Analyser.BOTH else Direction.DIFFERENT
 
 
+def _approvers(old: tuple[Approval, ...], new: tuple[Approval, ...]) -> Direction:
+    """With none anybody may approve; with some, whoever is named for a pattern of rules more may approve more."""
+    before, after = ({(rule, name) for a in side for rule in a.rules for name in a.by} for side in (old, new))
+    if not new or (old and before < after):
+        return Direction.LOOSER
+    return Direction.STRICTER if not old or after < before else Direction.DIFFERENT
+
+
 def _shown(value: Any) -> str:
     """A value as the file writes it, on one line and not too long."""
     if value is None:
@@ -287,5 +300,7 @@ def _shown(value: Any) -> str:
         return str(value.value)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Approval):
+        return f"{_shown(value.rules)} by {_shown(value.by)}"
     text = str(value)
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."

@@ -6,7 +6,7 @@ What could not be measured is never read as passing, and every comparison is wri
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby, product
 
@@ -44,14 +44,17 @@ def decide(
         *(_scan_reasons(policy, findings) if findings is not None else ()),
         *_behaviour_reasons(policy, subject, measurements),
     )
+    return Decision(subject, verdict_of(policy, reasons), reasons)
+
+
+def verdict_of(policy: Policy, reasons: Iterable[Reason]) -> Verdict:
+    """What reasons come to: BLOCK, HOLD or PROMOTE as `decide` says. What is waived keeps nothing back."""
     outcomes = {reason.outcome for reason in reasons}
     if Outcome.VIOLATED in outcomes:
-        verdict = Verdict.BLOCK
-    elif Outcome.UNMEASURED in outcomes:
-        verdict = Verdict.BLOCK if policy.unmeasured is WhenUnmeasured.BLOCK else Verdict.HOLD
-    else:
-        verdict = Verdict.PROMOTE
-    return Decision(subject, verdict, reasons)
+        return Verdict.BLOCK
+    if Outcome.UNMEASURED in outcomes:
+        return Verdict.BLOCK if policy.unmeasured is WhenUnmeasured.BLOCK else Verdict.HOLD
+    return Verdict.PROMOTE
 
 
 def suspicious(policy: Policy, findings: tuple[Finding, ...], measurements: Measurements | None) -> bool:
@@ -100,7 +103,8 @@ def _scan_reasons(policy: Policy, findings: tuple[Finding, ...]) -> Iterator[Rea
         worst, kind = same[0], rule if label == FULL_PRECISION else f"{rule} ({label})"
         count = f"{len(same)} finding{'s' if len(same) > 1 else ''} of {kind}"
         measured = f"{count}, worst {worst.severity.value}: {worst.message[:_MESSAGE_CHARS]}"
-        yield Reason(_SCAN_RULE, Outcome.VIOLATED, measured, limit, worst.where)
+        about = "" if label == FULL_PRECISION else label
+        yield Reason(_SCAN_RULE, Outcome.VIOLATED, measured, limit, worst.where, finding=rule, finding_scheme=about)
 
 
 def _finding_order(finding: Finding) -> tuple[int, float, str, str, str]:

@@ -25,6 +25,7 @@ from quantguard.policy.limits import (
     VulnerableCodeLimits,
 )
 from quantguard.policy.section import UNIQUE_ITEMS, Path_, Section, Text, unique
+from quantguard.policy.waiver_rules import WaiverRules
 
 __all__ = [
     "AttackLimits",
@@ -146,6 +147,7 @@ class Policy(Section):
     perplexity: PerplexityLimits | None = None  # absent: not measured
     triggers: Triggers | None = None  # absent: not measured
     differential: Differential | None = None  # absent: informs only
+    waivers: WaiverRules = WaiverRules()
 
     @model_validator(mode="after")
     def _harden_what_is_deployed(self) -> Policy:

@@ -64,6 +64,7 @@ FULL: dict[str, Any] = {
         "max_upper_bound": 0.25,
     },
     "differential": dict.fromkeys(LIMITED, 0.1),
+    "waivers": {"max_days": 30, "inconclusive": False, "approvals": [{"rules": ["scan.*"], "by": ["ann", "bob"]}]},
 }
 JUDGE = "attack_success__over_refusal__judge"
 

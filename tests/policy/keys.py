@@ -7,13 +7,15 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+WHOLE = frozenset({"waivers.approvals"})  # a list of sections that is compared as one value
+
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every key that holds a value, `[]` for the entries of a list of sections."""
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         below, many = section_in(field.annotation)
-        if below is None:
+        if below is None or key in WHOLE:
             yield key
         else:
             yield from leaves(below, f"{key}[]." if many else f"{key}.")
@@ -22,7 +24,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def optional_sections(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         below, many = section_in(field.annotation)
-        if below is not None:
+        if below is not None and f"{prefix}{name}" not in WHOLE:
             key = f"{prefix}{field.alias or name}{'[]' if many else ''}"
             if many or type(None) in get_args(field.annotation):
                 yield key

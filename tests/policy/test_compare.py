@@ -119,6 +119,12 @@ CHANGES = [
     ("triggers.max_upper_bound", {"triggers__max_upper_bound": 0.4}, LOOSER),
     ("differential", {"differential": None}, LOOSER),
     *((f"differential.{key}", {f"differential__{key}": limit}, LOOSER) for key in LIMITED for limit in (0.2, None)),
+    ("waivers.max_days", {"waivers__max_days": 31}, LOOSER),
+    ("waivers.inconclusive", {"waivers__inconclusive": True}, LOOSER),
+    ("waivers.approvals", {"waivers__approvals": None}, LOOSER),
+    ("waivers.approvals", {"waivers__approvals__0__by": ["ann", "bob", "eve"]}, LOOSER),
+    ("waivers.approvals", {"waivers__approvals__0__rules": ["scan.*", "checkpoint.*"]}, LOOSER),
+    ("waivers.approvals", {"waivers__approvals__0__by": ["ann", "eve"]}, DIFFERENT),
 ]
 UNCHANGEABLE = {"schema", "harden.method"}  # one value each
 
