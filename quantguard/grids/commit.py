@@ -66,13 +66,22 @@ def placed(grid: Grid, weight: Tensor, chosen: Tensor, near: Tensor, pinned: Ten
     clipped = torch.clamp(near.float(), (lower + inset) * unit, (upper - inset) * unit).to(weight.dtype)
     centre = grid.value(weight, chosen).to(weight.dtype)
     result = torch.where(pinned, weight, torch.clamp(clipped, -ceiling, ceiling))
-    wrong = grid.nearest(result) != chosen
+    wrong, on = _missed(grid, result, chosen, pinned)
     for candidate in _further_in(grid, clipped, centre):
-        if not bool(wrong.any()):
+        if not bool((wrong | on).any()):
             return result
-        result = torch.where(wrong, torch.clamp(candidate, -ceiling, ceiling), result)
-        wrong = grid.nearest(result) != chosen
+        tried = torch.where(wrong | on, torch.clamp(candidate, -ceiling, ceiling), result)
+        still, beside = _missed(grid, tried, chosen, pinned)
+        # A value on the boundary is the last resort: better than another level, and left for one that is off it.
+        result = torch.where(wrong | (on & ~still & ~beside), tried, result)
+        wrong, on = _missed(grid, result, chosen, pinned)
     return result
+
+
+def _missed(grid: Grid, weight: Tensor, chosen: Tensor, pinned: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the level is not the chosen one, and where it is but on a boundary: two bools, the shape of `weight`."""
+    wrong = grid.nearest(weight) != chosen
+    return wrong, grid.on_boundary(weight) & ~wrong & ~pinned
 
 
 def _further_in(grid: Grid, clipped: Tensor, centre: Tensor) -> Iterator[Tensor]:

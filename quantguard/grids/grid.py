@@ -23,6 +23,10 @@ from quantguard.core.scheme import Scheme
 from quantguard.grids.block import BLOCK_SIZE, block_absmax, block_normalise, block_scale, fp4_levels, nf4_levels
 from quantguard.grids.row import int8_levels, row_normalise, row_scale
 
+# Cells. A GPU's kernels stored another code for weights up to 7.6e-6 of a cell from a boundary and for none beyond it
+# (benchmarks/grids_device.py on an H200, docs/benchmarks.md).
+_KERNELS_DIFFER: Final = 5e-5
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -83,6 +87,14 @@ class Grid:
         """0 at the lower boundary of the weight's own cell, 1 at the upper: float32, the shape of `weight`."""
         lower, upper = self.cell(self.nearest(weight))
         return ((self.normalise(weight) - lower) / (upper - lower)).clamp(0, 1)
+
+    def on_boundary(self, weight: Tensor) -> Tensor:
+        """True where the kernels of another device may store the level across the boundary: bool."""
+        level, x = self.nearest(weight), self.normalise(weight)
+        lower, upper = self.cell(level)
+        near = _KERNELS_DIFFER * (upper - lower)
+        last = self.levels.numel() - 1  # the outermost cells end at their levels: nothing lies beyond
+        return ((x - lower < near) & (level > 0)) | ((upper - x < near) & (level < last))
 
     def enclosing(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of the levels below and above each weight (one apart, also on a level): int64."""

@@ -42,6 +42,7 @@ from quantguard.harden.noise import noise
 from quantguard.harden.plan import Plan, plan
 from quantguard.harden.prompts import sampled_prompts
 from quantguard.harden.quantguard import quantguard
+from quantguard.harden.settled import Settled
 from quantguard.harden.turns import in_turn
 from quantguard.models.load import LoadedModel, load_model
 from quantguard.models.safe_directory import rebuild
@@ -140,8 +141,9 @@ def _hardened(work: _Work, progress: Progress) -> HardeningSummary:
     )
     with threads_for(loaded.model, request.device):
         repair = METHODS[request.method](task, progress)
-    _write(work, repair.weights)
-    counts = changed_roundings(request.schemes, layers.weights, repair.weights)
+    weights = Settled(repair.weights, request.schemes)
+    _write(work, weights)
+    counts = changed_roundings(request.schemes, layers.weights, weights)
     return HardeningSummary(
         method=request.method,
         schemes=request.schemes,
@@ -151,7 +153,7 @@ def _hardened(work: _Work, progress: Progress) -> HardeningSummary:
         losses=repair.losses,
         untouched=layers.untouched,
         calibration=None if request.method in _DATA_FREE else _used(prompts()),
-        positions=moved_positions(counts, layers.weights, repair.weights, layers.stored),
+        positions=moved_positions(counts, layers.weights, weights, layers.stored),
         unchanged=tuple(layers.stored[name] for name, of in counts.items() if not any(of.values())),
         outliers=tuple(layers.stored[name] for name, weight in layers.weights.items() if _has_outliers(weight)),
     )

@@ -155,6 +155,7 @@ def require_levels(out: Path, scheme: Scheme, weights: Mapping[str, Tensor], dev
 
     Args:
         weights: parameter -> (out_features, in_features), where a method put them: each in the cell that it chose.
+            One that decides a scale, or whose dtype has no better value, may lie on a boundary, where either is right.
 
     Raises:
         HardenError: it quantizes a layer that was not planned, or returned another level.
@@ -194,7 +195,8 @@ def _require(out: Path, scheme: Scheme, name: str, weight: Tensor, returned: Ten
     grid, wrong = grid_for(scheme), 0
     for rows in row_pieces(*weight.shape):
         piece = weight[rows]
-        wrong += int((returned[rows] != grid.dequantize(grid.nearest(piece), grid.scale(piece))).sum())
+        other = returned[rows] != grid.dequantize(grid.nearest(piece), grid.scale(piece))
+        wrong += int((other & ~grid.on_boundary(piece)).sum())  # there devices differ by themselves (`settled`)
     if wrong:
         raise HardenError(
             f"{scheme.value}: bitsandbytes returned other levels than chosen for {wrong} of {weight.numel()}"
