@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -31,8 +32,27 @@ class EmbeddedServer:
     ends it when that program ends, `kill -9` included. Use it as a context manager.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        database: str | None = None,
+        registry: str | None = None,
+        workers: int = 1,
+        options: tuple[str, ...] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`database` and `registry` are store URIs: SQLite in `root`, and the same database, where they are absent.
+
+        `options` are further ones of `mlflow server`, `settings` further variables of its environment.
+        Other programs of this machine can read all of them: no passwords.
+        """
         self._root = root.absolute()
+        self._database = database or f"sqlite:///{self._root / 'mlflow.db'}"
+        self._registry = registry or self._database
+        self._workers = workers
+        self._options = options
+        self._settings = dict(settings or {})
         self._launcher: subprocess.Popen[bytes] | None = None
         self._port = 0
 
@@ -89,12 +109,13 @@ class EmbeddedServer:
 
     def _start(self) -> None:
         self._port = _free_port()
-        database = f"sqlite:///{self._root / 'mlflow.db'}"
         server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
-        server += ["--workers", "1", "--backend-store-uri", database, "--registry-store-uri", database]
+        server += ["--workers", str(self._workers), *self._options]
+        server += ["--backend-store-uri", self._database, "--registry-store-uri", self._registry]
         server += ["--artifacts-destination", str(self._root / "artifacts"), "--serve-artifacts"]
         server += ["--default-artifact-root", "mlflow-artifacts:/"]
-        command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), "env", *_SETTINGS, *server]
+        command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), "env", *_SETTINGS]
+        command += [*(f"{name}={value}" for name, value in self._settings.items()), *server]
         with self.log.open("ab") as log:
             self._launcher = subprocess.Popen(
                 command,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from quantguard.registry.errors import redacted, translated
 from quantguard.registry.interface import Publication, Published
 from quantguard.registry.layout import settle
 from quantguard.registry.locations import ArtifactRoots, artifact_roots, files_location
+from quantguard.registry.names import folded
 from quantguard.registry.records import PROMOTED, finish, record_evidence, version_tags, write_tags
 from quantguard.registry.store import fetch_files, list_files, open_store
 
@@ -250,8 +250,4 @@ def _identity(version: ModelVersion) -> VersionIdentity:
 
 def _same_alias(one: str, other: str) -> bool:
     """MLflow takes `Champion`, or a name with a trailing newline, for another alias; a reader would not."""
-    return _folded(one) == _folded(other)
-
-
-def _folded(alias: str) -> str:
-    return unicodedata.normalize("NFKC", alias).casefold().strip()
+    return folded(one) == folded(other)
