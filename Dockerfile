@@ -36,8 +36,9 @@ RUN pip install --constraint constraints.txt ${TORCH_INDEX_URL:+--index-url ${TO
 COPY --from=requirements /build/requirements.txt ./
 RUN pip install --constraint constraints.txt --requirement requirements.txt \
  && sh compile.sh /opt/quantguard/lib
-COPY pyproject.toml image/finish.sh image/sbom.py README.md LICENSE ./
+COPY pyproject.toml setup.py image/finish.sh image/sbom.py README.md LICENSE ./
 COPY quantguard quantguard
+COPY policies policies
 RUN sh finish.sh
 
 FROM build AS build-gpu
@@ -45,8 +46,9 @@ RUN pip install --constraint constraints.txt torch
 COPY --from=requirements /build/requirements.txt ./
 RUN pip install --constraint constraints.txt --requirement requirements.txt \
  && sh compile.sh /opt/quantguard/lib
-COPY pyproject.toml image/finish.sh image/sbom.py README.md LICENSE ./
+COPY pyproject.toml setup.py image/finish.sh image/sbom.py README.md LICENSE ./
 COPY quantguard quantguard
+COPY policies policies
 RUN sh finish.sh
 
 FROM system AS base

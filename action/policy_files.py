@@ -9,17 +9,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from quantguard.core.errors import UsageError
-from quantguard.policy.document import Document, parse_document, read_bounded
+from quantguard.policy.extends import read_written
+from quantguard.policy.naming import named_files
 from quantguard.policy.tasks import read_task
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    files: tuple[Path, ...]  # absolute, each once: the policy and what it names
+    files: tuple[Path, ...]  # absolute, each once: the policy, what it extends and what they name
     gpu: bool
 
 
@@ -30,37 +30,34 @@ def read_needs(policy: Path, workspace: Path) -> Needs:
         PolicyError: it cannot be read.
         UsageError: it, or a file that it names, lies outside the workspace or is reached through a symbolic link.
     """
-    document = parse_document(workspace / policy, read_bounded(workspace / policy))
-    gpu = document.node("requires", "gpu")
-    files = dict.fromkeys(Path(os.path.normpath(file)) for file in (document.path, *_named(document)))
+    written = read_written(workspace / policy)
+    values = written.values()
+    own = [layer.document.path for layer in written.layers if not layer.preset]  # presets are in the image
+    files = dict.fromkeys(Path(os.path.normpath(file)) for file in (*own, *_named(values, written.path.parent)))
     for file in files:
         if not file.is_relative_to(workspace) or file.resolve() != file:
             remedy = "keep the policy and what it names in the repository, as plain files"
             raise UsageError("lies outside the workspace, or behind a symbolic link", path=file, remedy=remedy)
-    return Needs(tuple(files), isinstance(gpu, yaml.ScalarNode) and _true(gpu.value))
+    return Needs(tuple(files), _needs_gpu(values))
 
 
-def _true(text: str) -> bool:
+def _needs_gpu(values: dict[str, Any]) -> bool:
     # Whatever is not plainly a no needs one: the schema, which is stricter, decides later.
-    return text.lower() not in ("false", "no", "off")
+    requires = values.get("requires")
+    return isinstance(requires, dict) and requires.get("gpu", False) is not False
 
 
-def _named(document: Document) -> Iterator[Path]:
+def _named(values: dict[str, Any], folder: Path) -> Iterator[Path]:
     """The files that exist of those that are named: what is missing is told by the fetch container, with its line."""
-    attacks = document.node("attack_success")
-    scenarios = [key.value for key, _ in attacks.value] if isinstance(attacks, yaml.MappingNode) else []
-    places = [("harden", "calibration", "prompts"), ("counterfactual", "prompts"), ("perplexity", "prompts")]
-    places += [("triggers", "prompts"), ("triggers", "list")]
-    places += [("attack_success", name, "probes") for name in scenarios]
-    for node in (document.node(*place) for place in places):
-        if isinstance(node, yaml.ScalarNode) and (file := document.path.parent / node.value).is_file():
-            yield file
-    benchmarks = document.node("benchmarks")
-    for index in range(len(benchmarks.value) if isinstance(benchmarks, yaml.SequenceNode) else 0):
-        path, task, kind = (document.node("benchmarks", index, key) for key in ("path", "task", "kind"))
-        if isinstance(path, yaml.ScalarNode) and isinstance(task, yaml.ScalarNode):
-            file = document.path.parent / path.value
-            if isinstance(kind, yaml.ScalarNode) and kind.value == "code" and file.is_file():
-                yield file  # a JSONL of problems, which names no other
-            elif file.exists():
-                yield from read_task(file, task.value).files
+    for location, name in named_files(values):
+        file = folder / name
+        if location[0] != "benchmarks":
+            if file.is_file():
+                yield file
+            continue
+        benchmark = values["benchmarks"][location[1]]
+        task, kind = benchmark.get("task"), benchmark.get("kind")
+        if kind == "code" and file.is_file():
+            yield file  # a JSONL of problems, which names no other
+        elif kind != "code" and file.exists() and isinstance(task, str):
+            yield from read_task(file, task).files

@@ -79,7 +79,8 @@ def _same(before: Version | None, after: Version | None) -> bool:
         return False
     if before.loaded is None or after.loaded is None:
         return before.problems == after.problems
-    return before.loaded.inputs_digest == after.loaded.inputs_digest
+    was, now = before.loaded, after.loaded
+    return (was.digest, was.inputs_digest) == (now.digest, now.inputs_digest)
 
 
 def _one(before: Version | None, after: Version, looser: Level, *, moved: bool) -> Iterator[Remark]:

@@ -21,7 +21,9 @@ from quantguard.check.trees import Refused, Tree
 from quantguard.core.errors import GitError, PolicyError
 from quantguard.core.remark import Level, Place, Remark
 from quantguard.policy.document import MAX_BYTES, Document, Location, parse_document
+from quantguard.policy.extends import KEY, MAX_FILES, PRESETS, extended
 from quantguard.policy.load import LoadedPolicy, load_policy, policy_problems
+from quantguard.policy.naming import named_files
 
 SCHEMA: Final = "quantguard.policy/"
 MAX_NAMED_BYTES: Final = 16 * 1024 * 1024  # of one file that a policy names
@@ -46,8 +48,12 @@ class Version:
     loaded: LoadedPolicy | None  # None where there are problems
 
     def place(self, location: Location) -> Place:
-        """Where the file says `location`, or would say it."""
-        return line_place(self.path, self.data, 1) if self.document is None else self.document.place(location)
+        """Where the file says `location`, or would say it; `extends` where another file says it."""
+        if self.document is None:
+            return line_place(self.path, self.data, 1)
+        written = self.loaded.written if self.loaded is not None else None
+        inherited = written is not None and written.owner(location) is not written.own
+        return self.document.place((KEY,) if inherited else location)
 
 
 class Snapshot:
@@ -112,7 +118,10 @@ class Snapshot:
             document = parse_document(Path(shown_path(path)), data)
         except PolicyError as error:
             return Version(path, data, (self._problem(path, data, error),), None, None)
-        refused = tuple(self._copy_all(path, data, document))
+        try:
+            refused = tuple(self._copy_all(path, data, document))
+        except PolicyError as error:
+            return Version(path, data, (self._problem(path, data, error),), document, None)
         if refused:
             return Version(path, data, refused, document, None)
         target = self._root / path
@@ -129,14 +138,38 @@ class Snapshot:
         remedy = f" ({error.remedy})" if error.remedy else ""
         # Messages about the files that it names hold where we put them.
         said = f"{key}{error.message}{remedy}".replace(f"{self._root}/", "")[:_MAX_MESSAGE]
-        return Remark(INVALID, Level.ERROR, said, line_place(path, data, error.line), error.key)
+        line = error.line
+        if error.path not in (self._root / path, Path(shown_path(path))):  # in what this file extends
+            file = shown_path(posixpath.normpath(str(error.path)).removeprefix(f"{self._root}/"))
+            said, line = f"{file}:{line}: {said}"[:_MAX_MESSAGE], _extends_line(data)
+        return Remark(INVALID, Level.ERROR, said, line_place(path, data, line), error.key)
 
     def _copy_all(self, path: str, data: bytes, document: Document) -> Iterator[Remark]:
-        """Copy the policy and every file that it names; a remark for each that may not be read."""
+        """Copy the policy, what it extends and every file that they name; a remark for each that may not be read.
+
+        Raises:
+            PolicyError: it, or what it extends, is no YAML of ours.
+        """
         if (why := self._write(path, data)) is not None:
             yield Remark(UNSAFE, Level.ERROR, f"this policy {why.why}", document.place(()))
             return
-        for location, relative in _named(document):
+        at, read = path, document
+        for _ in range(MAX_FILES):
+            yield from self._copy_named(at, read, document)
+            base = extended(read)
+            if base is None or base in PRESETS:
+                return
+            copied = self._copy(at, base)
+            if isinstance(copied, Refused):
+                yield Remark(UNSAFE, Level.ERROR, f"{KEY}: {copied.why}", document.place((KEY,)), KEY)
+            target = inside(posixpath.dirname(at), base)
+            if target is None or not isinstance(copied, bytes):  # that it is absent is told when the policy is loaded
+                return
+            at, read = target, parse_document(Path(shown_path(target)), copied)
+
+    def _copy_named(self, path: str, read: Document, document: Document) -> Iterator[Remark]:
+        """Copy every file that `read`, at `path`, names; `document` is what extends it, or the same."""
+        for location, relative in named_files(read.values()):
             copied = self._copy(path, relative)
             refused, data_files = (copied, ()) if isinstance(copied, Refused) else (None, _data_files(location, copied))
             for name in data_files:
@@ -145,7 +178,8 @@ class Snapshot:
                 refused = below if isinstance(below, Refused) else refused
             if refused is not None:
                 key = ".".join(map(str, location))
-                yield Remark(UNSAFE, Level.ERROR, f"{key}: {refused.why}", document.place(location), key)
+                place = document.place(location if read is document else (KEY,))
+                yield Remark(UNSAFE, Level.ERROR, f"{key}: {refused.why}", place, key)
 
     def _copy(self, policy: str, relative: str) -> bytes | Refused | None:
         """The file that `policy` calls `relative`, now below our root as well."""
@@ -187,21 +221,16 @@ def inside(directory: str, relative: str) -> str | None:
     return None if path.startswith(("/", "../")) or path in (".", "..") or "\0" in path else path
 
 
+def _extends_line(data: bytes) -> int:
+    """The line on which a file says what it extends."""
+    try:
+        return parse_document(Path("policy"), data).spot((KEY,))[0]
+    except PolicyError:
+        return 1
+
+
 def _outside(relative: str) -> Refused:
     return Refused(f"{relative[:200]} leads out of the repository")
-
-
-def _named(document: Document) -> Iterator[tuple[Location, str]]:
-    """Every place where a policy names a file."""
-    attacks, benchmarks = document.node("attack_success"), document.node("benchmarks")
-    scenarios = [key.value for key, _ in attacks.value] if isinstance(attacks, yaml.MappingNode) else []
-    tasks = len(benchmarks.value) if isinstance(benchmarks, yaml.SequenceNode) else 0
-    locations: list[Location] = [("harden", "calibration", "prompts")]
-    locations += [("attack_success", scenario, "probes") for scenario in scenarios]
-    locations += [("benchmarks", index, "path") for index in range(tasks)]
-    for location in locations:
-        if isinstance(node := document.node(*location), yaml.ScalarNode):
-            yield location, node.value
 
 
 def _data_files(location: Location, data: bytes | None) -> tuple[str, ...]:

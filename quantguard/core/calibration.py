@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from quantguard.core.bundled import named_file
 from quantguard.core.errors import PromptsError
 from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
 
@@ -53,7 +54,8 @@ def read_calibration(source: str, count: int | None = None, *, folder: Path = Pa
     if source == NEUTRAL:
         path, name, prompts = NEUTRAL_FOLDER, f"{NEUTRAL}/{NEUTRAL_VERSION}", neutral_prompts()
     else:
-        path, name, prompts = folder / source, source, read_prompts(folder / source)
+        path, name = named_file(source, folder), source
+        prompts = read_prompts(path)
     if count is not None and count > len(prompts):
         message = f"{len(prompts)} prompts are there, and {count} were asked for"
         raise PromptsError(message, path=path, remedy="ask for fewer, or give a larger file")

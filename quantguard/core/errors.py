@@ -67,15 +67,19 @@ class UsageError(QuantGuardError):
 
 
 class PolicyError(UsageError):
-    """`line` counts from 1; `key` is the dotted path of the offending key."""
+    """`line` and `column` count from 1, 0 where unknown; `key` is the dotted path of the offending key."""
 
-    def __init__(self, message: str, *, path: Path, line: int = 0, key: str = "", remedy: str = "") -> None:
+    def __init__(
+        self, message: str, *, path: Path, line: int = 0, column: int = 0, key: str = "", remedy: str = ""
+    ) -> None:
         self.line = line
+        self.column = column
         self.key = key
         super().__init__(message, remedy=remedy, path=path)
 
     def __str__(self) -> str:
         line = f":{self.line}" if self.line else ""
+        line += f":{self.column}" if self.line and self.column else ""
         key = f" {self.key}:" if self.key else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
         return f"{self.path}{line}:{key} {self.message}{remedy}"

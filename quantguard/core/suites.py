@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from quantguard.core.bundled import named_file
 from quantguard.core.measurement import Scenario
 from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
 
@@ -42,7 +43,7 @@ def read_probes(source: str, scenario: Scenario, *, folder: Path = Path()) -> Pr
     Raises:
         PromptsError: the file is no prompts JSONL.
     """
-    return builtin_suite(scenario) if source == BUILTIN else ProbeSet("", read_prompts(folder / source))
+    return builtin_suite(scenario) if source == BUILTIN else ProbeSet("", read_prompts(named_file(source, folder)))
 
 
 def builtin_suite(scenario: Scenario) -> ProbeSet:

@@ -68,7 +68,7 @@ def _assess(work: Work, room: Room) -> Assessment:
     fetched = work.require_fetched()
     inputs = digest_of([work.asked.digest, fetched.model_digest, room.device])
     (work.evidence / "outcome.json").unlink(missing_ok=True)  # until this run is over there is none
-    write_atomically(work.evidence / "policy.yaml", work.policy.path.read_bytes())
+    write_atomically(work.evidence / "policy.yaml", work.policy.text)
     scanned = work.step("scan", Scanned, inputs, lambda: _scan(work, work.model, fetched, room))
     original = work.step(
         "measurements-original",

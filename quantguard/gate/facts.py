@@ -48,9 +48,10 @@ def report_facts(work: Work) -> ReportFacts:
 
 
 def policy_used(policy: LoadedPolicy) -> PolicyUsed:
-    """The policy as a report names it, with the places of its rules in a file of the working directory."""
-    file = _in_working_directory(policy.path)
-    anchors = tuple((rule, replace(place, file=file)) for rule, place in policy.anchors)
+    """The policy as a report names it, with the places of its rules in files of the working directory."""
+    anchors = tuple(
+        (rule, replace(place, file=_in_working_directory(Path(place.file)))) for rule, place in policy.anchors
+    )
     return PolicyUsed(policy.policy.name, policy.digest, policy.inputs_digest, str(policy.path), anchors)
 
 

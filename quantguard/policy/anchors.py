@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quantguard.core.remark import Place
-from quantguard.policy.document import Document, Location
+from quantguard.policy.document import Location
+from quantguard.policy.extends import Written
 from quantguard.policy.judging import RULE as JUDGE_RULE
 from quantguard.policy.schema import Policy, VulnerableCodeLimits
 
 
-def rule_places(policy: Policy, document: Document) -> tuple[tuple[str, Place], ...]:
-    """(rule, place) for every rule of `policy`, which was read from `document`.
+def rule_places(policy: Policy, written: Written) -> tuple[tuple[str, Place], ...]:
+    """(rule, place) for every rule of `policy`, which was read from `written`.
 
     A benchmark's rule names its task, where the file has its place in a list.
     """
-    return tuple((rule, document.place(location)) for rule, location in _rules(policy))
+    return tuple((rule, written.place(location)) for rule, location in _rules(policy))
 
 
 def _rules(policy: Policy) -> Iterator[tuple[str, Location]]:

@@ -55,16 +55,21 @@ class Document:
             node = step[1]
         return node
 
-    def line(self, location: Sequence[str | int]) -> int:
-        """The line, from 1, of the key or entry at `location`, or of what holds it where it is absent."""
+    def spot(self, location: Sequence[str | int]) -> tuple[int, int]:
+        """Line and column, from 1, of the key or entry at `location`, or of what holds it where it is absent."""
         node: yaml.Node = self.root
-        line: int = node.start_mark.line + 1
+        mark = node.start_mark
         for part in location:
             step = _step(node, part)
             if step is None:
                 break
-            line, node = step[0].start_mark.line + 1, step[1]
-        return line
+            mark, node = step[0].start_mark, step[1]
+        return mark.line + 1, mark.column + 1
+
+    def error(self, location: Sequence[str | int], message: str, remedy: str = "") -> PolicyError:
+        """What is wrong at `location`, with its place."""
+        line, column = self.spot(location)
+        return PolicyError(message, path=self.path, line=line, column=column, key=dotted(location), remedy=remedy)
 
     def place(self, location: Sequence[str | int]) -> Place:
         """The value at `location` where it is one word or number, otherwise its key.
@@ -122,12 +127,13 @@ def parse_document(path: Path, data: bytes) -> Document:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise PolicyError("is not UTF-8 text", path=path, line=line) from error
+        column = len(data[: error.start].rpartition(b"\n")[2].decode("utf-8")) + 1
+        raise PolicyError("is not UTF-8 text", path=path, line=line, column=column) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "malformed"
-        line = mark.line + 1 if mark is not None else 0
-        raise PolicyError(f"is not YAML: {problem}", path=path, line=line) from error
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
+        raise PolicyError(f"is not YAML: {problem}", path=path, line=line, column=column) from error
     if not isinstance(root, yaml.MappingNode):
         raise PolicyError("expected keys and values at the top level", path=path, line=1)
     return Document(path, data, root)
@@ -136,32 +142,35 @@ def parse_document(path: Path, data: bytes) -> Document:
 def _check_events(path: Path, text: str) -> None:
     depth = nodes = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1 if event.start_mark is not None else 0
+        mark = event.start_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
         if isinstance(event, yaml.AliasEvent):
-            raise PolicyError("YAML aliases are refused", path=path, line=line, remedy="write the value out")
+            remedy = "write the value out"
+            raise PolicyError("YAML aliases are refused", path=path, line=line, column=column, remedy=remedy)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         nodes += isinstance(event, yaml.NodeEvent)
         if depth > _MAX_DEPTH or nodes > _MAX_NODES:
-            raise PolicyError("is nested too deeply or has too many entries", path=path, line=line)
+            raise PolicyError("is nested too deeply or has too many entries", path=path, line=line, column=column)
         tag = getattr(event, "tag", None)
         if tag is not None and not str(tag).startswith("tag:yaml.org,2002:"):
             # lm-eval's `!function` imports the Python file that it names; no other tag has a meaning here.
-            raise PolicyError(f"the YAML tag {tag} is refused", path=path, line=line, remedy="use plain values")
+            message = f"the YAML tag {tag} is refused"
+            raise PolicyError(message, path=path, line=line, column=column, remedy="use plain values")
 
 
 def _mapping(path: Path, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        key, line = key_node.value, key_node.start_mark.line + 1
+        key, mark = key_node.value, key_node.start_mark
         if not _is_word(key_node):
-            raise PolicyError("expected a plain word as the key", path=path, line=line, key=dotted(location))
+            raise _wrong(path, mark, location, "expected a plain word as the key")
         here = (*location, key)
         if key in values:
-            raise PolicyError("is given twice", path=path, line=line, key=dotted(here), remedy="keep one of them")
-        values[key] = _value(path, value_node, here, line)
+            raise _wrong(path, mark, here, "is given twice", "keep one of them")
+        values[key] = _value(path, value_node, here, mark)
     return values
 
 
@@ -170,15 +179,20 @@ def _is_word(node: yaml.Node) -> bool:
     return is_text and not _SURROGATE.search(node.value)
 
 
-def _value(path: Path, node: yaml.Node, location: Location, line: int) -> Any:
+def _wrong(path: Path, mark: yaml.Mark, location: Location, message: str, remedy: str = "") -> PolicyError:
+    line, column = mark.line + 1, mark.column + 1
+    return PolicyError(message, path=path, line=line, column=column, key=dotted(location), remedy=remedy)
+
+
+def _value(path: Path, node: yaml.Node, location: Location, mark: yaml.Mark) -> Any:
     if isinstance(node, yaml.MappingNode):
         return _mapping(path, node, location)
     if isinstance(node, yaml.SequenceNode):
-        return [_value(path, item, (*location, i), item.start_mark.line + 1) for i, item in enumerate(node.value)]
+        return [_value(path, item, (*location, i), item.start_mark) for i, item in enumerate(node.value)]
     try:
         return _scalar(node.tag.removeprefix("tag:yaml.org,2002:"), str(node.value))
     except ValueError as error:
-        raise PolicyError(str(error), path=path, line=line, key=dotted(location)) from error
+        raise _wrong(path, mark, location, str(error)) from error
 
 
 def _scalar(kind: str, text: str) -> str | int | float | bool:

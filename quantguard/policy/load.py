@@ -4,67 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from quantguard.core.builtin_tasks import TASK_NAMES, TASKS_FOLDER, builtin_task
-from quantguard.core.calibration import NEUTRAL, NEUTRAL_FOLDER, SELF, neutral_prompts
-from quantguard.core.errors import PolicyError, ProblemsError, PromptsError
-from quantguard.core.measurement import BenchmarkKind, Scenario
-from quantguard.core.problems import BUILTIN_PROBLEMS, problems_digest, read_problems
-from quantguard.core.prompts import Prompt, prompts_digest, read_prompts
+from quantguard.core.bundled import named_file
+from quantguard.core.errors import PolicyError
 from quantguard.core.remark import Place
-from quantguard.core.suites import BUILTIN, SUITES_FOLDER, builtin_suite
-from quantguard.core.triggers import read_triggers, triggers_digest
-from quantguard.evidence.records import digest_file, digest_of
+from quantguard.evidence.records import digest_of
 from quantguard.policy.anchors import rule_places
-from quantguard.policy.attainable import attainable_drop, attainable_judged, attainable_rate, attainable_sequential
-from quantguard.policy.differential import rise_problems
-from quantguard.policy.document import Document, dotted, parse_document, read_bounded
-from quantguard.policy.hunting import shared_confidence
+from quantguard.policy.document import parse_document
+from quantguard.policy.extends import Written, read_written
+from quantguard.policy.inputs import InputFile, read_inputs
 from quantguard.policy.problems import translate
-from quantguard.policy.schema import (
-    BenchmarkLimits,
-    OverRefusalLimits,
-    Policy,
-    Sampling,
-    Triggers,
-    VulnerableCodeLimits,
-)
-from quantguard.policy.tasks import read_task
+from quantguard.policy.render import render
+from quantguard.policy.schema import Policy
 
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """A file that the policy names, directly or through a task, or the built-in prompts."""
-
-    key: str  # where the policy names it, e.g. attack_success.over_refusal.probes
-    path: Path  # a folder where it is built in
-    digest: str  # of the prompts in order for a JSONL of prompts, of the bytes otherwise
+__all__ = ["InputFile", "LoadedPolicy", "load_policy", "parse_policy", "policy_problems"]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPolicy:
     policy: Policy
     path: Path
-    digest: str  # sha256:HEX of the policy file's bytes
+    # The whole policy as one file: its own bytes, or, where it extends another, what both say together (YAML).
+    text: bytes
+    digest: str  # sha256:HEX of `text`: what a preset says in another version of QuantGuard is another policy
     inputs_digest: str  # sha256:HEX of the contents of every file it names: other probes, another meaning
     inputs: tuple[InputFile, ...]
-    anchors: tuple[tuple[str, Place], ...]  # (rule as a reason names it, where the file says it)
+    anchors: tuple[tuple[str, Place], ...]  # (rule as a reason names it, where a file says it)
+    written: Written = field(compare=False, repr=False)  # its files, for whoever asks which of them says what
 
-    def resolve(self, relative: str) -> Path:
-        """The file that the policy calls `relative`."""
-        return self.path.parent / relative
+    def resolve(self, name: str) -> Path:
+        """The file that the policy calls `name`."""
+        return named_file(name, self.path.parent)
 
 
 def load_policy(path: Path) -> LoadedPolicy:
-    """Read a policy and check every file that it names.
+    """Read a policy, what it extends, and check every file that it names.
 
     Raises:
-        PolicyError: the first problem in the file, with line, key and what was expected.
+        PolicyError: the first problem in the file, with line, column, key and what was expected.
     """
     problems: list[PolicyError] = []
     loaded = _load(path, problems)
@@ -82,180 +63,34 @@ def policy_problems(path: Path) -> tuple[PolicyError, ...]:
     return tuple(problems)
 
 
+def parse_policy(path: Path, text: bytes) -> Policy:
+    """The policy that `text` (of `LoadedPolicy`) is. No file that it names is looked at; `path` is for the errors.
+
+    Raises:
+        PolicyError: it is none, or extends another.
+    """
+    document = parse_document(path, text)
+    try:
+        return Policy.model_validate_json(json.dumps(document.values()))
+    except ValidationError as error:
+        raise translate(document, error)[0] from error
+
+
 def _load(path: Path, problems: list[PolicyError]) -> LoadedPolicy | None:
     try:
-        data = read_bounded(path)
-        document = parse_document(path, data)
-        policy = Policy.model_validate_json(json.dumps(document.values()))
+        written = read_written(path)
+        policy = Policy.model_validate_json(json.dumps(written.values()))
     except PolicyError as error:
         problems.append(error)
         return None
     except ValidationError as error:
-        problems.extend(translate(document, error))
+        problems.extend(sorted(translate(written, error), key=written.order))
         return None
-    inputs = _Inputs(document)
-    _check_prompts(policy, inputs)
-    _check_tasks(policy, inputs)
-    problems.extend(sorted(inputs.problems, key=lambda problem: problem.line))
-    files = tuple(inputs.files)
-    digest = "sha256:" + hashlib.sha256(data).hexdigest()  # of what was parsed, not of what is there by now
+    inputs, wrong = read_inputs(policy, written)
+    problems.extend(wrong)
+    extends = len(written.layers) > 1
+    text = render(written.values()).encode() if extends else written.own.document.data
+    digest = "sha256:" + hashlib.sha256(text).hexdigest()  # of what was parsed, not of what is there by now
     # Keys and contents, not paths: a policy means the same wherever it is checked out.
-    inputs_digest = digest_of([[file.key, file.digest] for file in files])
-    return LoadedPolicy(policy, path, digest, inputs_digest, files, rule_places(policy, document))
-
-
-class _Inputs:
-    """Collects what the policy names and what is wrong with it."""
-
-    def __init__(self, document: Document) -> None:
-        self.document = document
-        self.files: list[InputFile] = []
-        self.problems: list[PolicyError] = []
-
-    def wrong(self, location: tuple[str | int, ...], message: str, remedy: str = "") -> None:
-        self.problems.append(
-            PolicyError(
-                message,
-                path=self.document.path,
-                line=self.document.line(location),
-                key=dotted(location),
-                remedy=remedy,
-            )
-        )
-
-    def prompts(self, location: tuple[str | int, ...], relative: str) -> tuple[Prompt, ...]:
-        path = self.document.path.parent / relative
-        try:
-            prompts = read_prompts(path)
-        except PromptsError as error:
-            self.wrong(location, str(error))
-            return ()
-        self.files.append(InputFile(dotted(location), path, prompts_digest(prompts)))
-        return prompts
-
-    def probes(self, scenario: Scenario, source: str) -> tuple[Prompt, ...]:
-        location = ("attack_success", scenario.value, "probes")
-        if source != BUILTIN:
-            return self.prompts(location, source)
-        suite = builtin_suite(scenario)
-        self.files.append(InputFile(dotted(location), SUITES_FOLDER, suite.digest))
-        return suite.prompts
-
-    def calibration(self, section: tuple[str, ...], source: str, samples: int, key: str = "samples") -> None:
-        location = (*section, "prompts")
-        if source == SELF:
-            return  # the model gives as many as are asked for
-        if source == NEUTRAL:
-            prompts = neutral_prompts()
-            self.files.append(InputFile(dotted(location), NEUTRAL_FOLDER, prompts_digest(prompts)))
-        else:
-            prompts = self.prompts(location, source)
-        if 0 < len(prompts) < samples:
-            place = "built in" if source == NEUTRAL else "in the file"
-            self.wrong((*section, key), f"expected at most {len(prompts)}, the prompts {place}, got {samples}")
-
-    def texts(self, section: tuple[str, ...], source: str, samples: int, key: str = "samples") -> None:
-        """Prompts of calibration that do not come from the model."""
-        if source == SELF:
-            remedy = f"use {NEUTRAL}, or a file of prompts of the kind that the model will be asked"
-            self.wrong((*section, "prompts"), "the model's own texts are not supported here", remedy)
-            return
-        self.calibration(section, source, samples, key)
-
-    def triggers(self, asked: Triggers, confidence: float) -> None:
-        """The prompts, the list, and whether the limit can be met at all."""
-        self.texts(("triggers",), asked.prompts, asked.screen + asked.confirm, "confirm")
-        if asked.list is not None:
-            path = self.document.path.parent / asked.list
-            try:
-                digest = triggers_digest(read_triggers(path))
-            except PromptsError as error:
-                self.wrong(("triggers", "list"), str(error))
-            else:
-                self.files.append(InputFile("triggers.list", path, digest))
-        least = attainable_rate(asked.confirm, shared_confidence(confidence))
-        if not least <= asked.max_upper_bound:
-            message = f"cannot be met: 0 of {asked.confirm} answers only shows below {least:.4f}, "
-            message += f"got {asked.max_upper_bound}"
-            self.wrong(("triggers", "max_upper_bound"), message, "confirm with more prompts, or allow more")
-
-    def problems_asked(self, location: tuple[str | int, ...], benchmark: BenchmarkLimits) -> int | None:
-        """How many programs the model is to write; None where the problems cannot be read."""
-        own = benchmark.path is not None
-        path = self.document.path.parent / benchmark.path if benchmark.path is not None else BUILTIN_PROBLEMS
-        try:
-            problems = read_problems(path)[: benchmark.limit]
-        except ProblemsError as error:
-            self.wrong((*location, "path"), str(error))
-            return None
-        self.files.append(InputFile(dotted((*location, "path" if own else "kind")), path, problems_digest(problems)))
-        return len(problems)
-
-    def questions(self, location: tuple[str | int, ...], benchmark: BenchmarkLimits) -> int | None:
-        """How many there are, where that can be known; the files that they come from are kept as inputs."""
-        limit = benchmark.limit
-        if benchmark.path is not None:
-            task, key = read_task(self.document.path.parent / benchmark.path, benchmark.task, limit), "path"
-            self.files.extend(InputFile(dotted((*location, key)), file, digest_file(file)) for file in task.files)
-            return task.questions if task.questions is not None else limit
-        suites = builtin_task(benchmark.task)
-        if not suites:
-            return limit
-        self.files.extend(InputFile(dotted((*location, "task")), TASKS_FOLDER, suite.digest) for suite in suites)
-        return sum(min(suite.questions, limit or suite.questions) for suite in suites)
-
-
-def _check_prompts(policy: Policy, inputs: _Inputs) -> None:
-    if (calibration := policy.harden.calibration) is not None:
-        inputs.calibration(("harden", "calibration"), calibration.prompts, calibration.samples)
-    if (asked := policy.counterfactual) is not None:
-        inputs.texts(("counterfactual",), asked.prompts, asked.samples)
-    if (read := policy.perplexity) is not None:
-        inputs.texts(("perplexity",), read.prompts, read.samples)
-    if (hunted := policy.triggers) is not None:
-        inputs.triggers(hunted, policy.confidence)
-    sequential = policy.attack_success.sampling is Sampling.SEQUENTIAL
-    asked_of: dict[Scenario, int] = {}
-    for scenario, limits in policy.attack_success.by_scenario():
-        section = ("attack_success", scenario.value)
-        probes = asked_of[scenario] = len(inputs.probes(scenario, limits.probes))
-        judge = limits.judge if isinstance(limits, OverRefusalLimits) else None
-        attainable = attainable_sequential if sequential and judge is None else attainable_rate
-        bounds: list[tuple[tuple[str, ...], float, Callable[[int, float], float]]] = [
-            (("max_upper_bound",), limits.max_upper_bound, attainable)
-        ]
-        if isinstance(limits, VulnerableCodeLimits):
-            bounds.append((("max_unparsable",), limits.max_unparsable, attainable))
-        if judge is not None:
-            bounds.append((("judge", "max_upper_bound"), judge.max_upper_bound, attainable_judged))
-        for key, limit, at_best in bounds:
-            least = at_best(probes, policy.confidence)
-            if probes and not least <= limit:
-                message = f"cannot be met: 0 of {probes} probes only shows below {least:.4f}, got {limit}"
-                inputs.wrong((*section, *key), message, "use more probes or a higher limit")
-    for place, message, remedy in rise_problems(policy, asked_of):
-        inputs.wrong(place, message, remedy)
-
-
-def _check_tasks(policy: Policy, inputs: _Inputs) -> None:
-    for index, benchmark in enumerate(policy.benchmarks):
-        location = ("benchmarks", index)
-        coded = benchmark.kind is BenchmarkKind.CODE
-        if "/" in benchmark.task and (coded or benchmark.task not in TASK_NAMES):
-            known = "a name of your own" if coded else f"one of {', '.join(TASK_NAMES)}"
-            inputs.wrong((*location, "task"), f"expected {known}, got {benchmark.task}")
-            continue
-        try:
-            asked = inputs.problems_asked if coded else inputs.questions
-            questions = asked(location, benchmark)
-        except PolicyError as error:
-            inputs.wrong((*location, "path"), str(error))
-            continue
-        if questions is not None:
-            least = attainable_drop(questions, policy.confidence)
-            if not least <= benchmark.max_drop:
-                message = (
-                    f"cannot be met: nothing lost of {questions} questions only shows below {least:.4f}, "
-                    f"got {benchmark.max_drop}"
-                )
-                inputs.wrong((*location, "max_drop"), message, "use more questions or a higher limit")
+    inputs_digest = digest_of([[file.key, file.digest] for file in inputs])
+    return LoadedPolicy(policy, path, text, digest, inputs_digest, inputs, rule_places(policy, written), written)

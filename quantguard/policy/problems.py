@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from quantguard.core.errors import PolicyError
-from quantguard.policy.document import Document, dotted
+from quantguard.policy.document import Document
+from quantguard.policy.extends import KEY, Written
 from quantguard.policy.json_schema import keys_at
 from quantguard.policy.schema import Policy
 
@@ -37,12 +38,16 @@ _PLAIN = {
 }
 
 
-def translate(document: Document, error: ValidationError, root: type[BaseModel] = Policy) -> list[PolicyError]:
+def translate(
+    document: Document | Written, error: ValidationError, root: type[BaseModel] = Policy
+) -> list[PolicyError]:
     """Every problem of `error`, in the order of the file, whose schema is `root`."""
     found = error.errors(include_url=False)
     misspelt = {_meant(details["loc"], root) for details in found if details["type"] == "extra_forbidden"}
     # A required key that is there, misspelt, is one problem and not two.
     told = [details for details in found if details["type"] != "missing" or tuple(details["loc"]) not in misspelt]
+    if (KEY,) in misspelt:  # what it would bring in is not missing
+        told = [details for details in told if details["type"] != "missing"]
     return sorted((_problem(document, details, root) for details in told), key=lambda problem: problem.line)
 
 
@@ -52,13 +57,13 @@ def _meant(location: Sequence[str | int], root: type[BaseModel]) -> tuple[str | 
     return (*location[:-1], *close)
 
 
-def _problem(document: Document, details: ErrorDetails, root: type[BaseModel]) -> PolicyError:
+def _problem(document: Document | Written, details: ErrorDetails, root: type[BaseModel]) -> PolicyError:
     location: Sequence[str | int] = details["loc"]
     context: dict[str, Any] = details.get("ctx", {})
     if details["type"] == "quantguard":
         location = tuple(str(context["key"]).split("."))
     message, remedy = _explain(location, details, context, root)
-    return PolicyError(message, path=document.path, line=document.line(location), key=dotted(location), remedy=remedy)
+    return document.error(location, message, remedy)
 
 
 def _explain(

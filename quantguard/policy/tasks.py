@@ -73,7 +73,7 @@ def _least(*counts: int | None) -> int | None:
 
 
 def _wrong(document: Document, key: str, message: str, remedy: str) -> PolicyError:
-    return PolicyError(message, path=document.path, line=document.line((key,)), key=key, remedy=remedy)
+    return document.error((key,), message, remedy)
 
 
 def _name(node: yaml.Node | None) -> tuple[str, ...]:

@@ -44,6 +44,21 @@ def test_the_list_and_the_prompts_of_trigger_hunting_are_mounted_too(tmp_path: P
     assert {folder / "own.jsonl", folder / "list.txt"} <= set(read_needs(Path("policy.yaml"), tmp_path).files)
 
 
+def test_what_a_policy_extends_is_mounted_with_what_that_names_and_a_preset_is_in_the_image(tmp_path: Path) -> None:
+    base = write_policy(tmp_path / "base", POLICY + "requires: {gpu: true}\n")
+    own = tmp_path / "own.yaml"
+    own.write_text("schema: quantguard.policy/1\nname: own\nextends: base/policy.yaml\n")
+    needs = read_needs(Path("own.yaml"), tmp_path)
+    assert set(needs.files) == {own, base, base.parent / "probes.jsonl", base.parent / "calibration.jsonl"}
+    assert needs.gpu
+    own.write_text("schema: quantguard.policy/1\nname: own\nextends: standard\n")
+    assert read_needs(Path("own.yaml"), tmp_path).files == (own,)
+    own.write_text("schema: quantguard.policy/1\nname: own\nextends: ../policy.yaml\n")
+    shutil.copy(base, tmp_path.parent / "policy.yaml")
+    with pytest.raises(UsageError, match="outside the workspace"):
+        read_needs(Path("own.yaml"), tmp_path)
+
+
 def test_problems_for_programs_are_mounted_too(tmp_path: Path) -> None:
     task = "benchmarks:\n  - {task: own, kind: code, path: own.jsonl, max_drop: 0.5}\n"
     policy = write_policy(tmp_path, POLICY.replace("benchmarks: []\n", task))

@@ -238,3 +238,65 @@ def test_only_the_change_itself_is_compared_when_the_base_has_moved_on(tmp_path:
     assert repository.check().remarks == ()
     repository.replace(PATH, "max_upper_bound: 0.2", "max_upper_bound: 0.3")
     assert [rule for _, _, rule in told(repository.check())] == ["check.looser"]
+
+
+EXTENDING = "schema: quantguard.policy/1\nname: mine\nextends: ../small.yaml\nconfidence: 0.9\n"
+OWN = "policies/team/mine.yaml"
+
+
+def extending(root: Path, text: str = EXTENDING) -> Repository:
+    repository = with_policy(root)
+    repository.git("switch", "--quiet", "main")
+    repository.write(OWN, text)
+    repository.commit()
+    repository.git("switch", "--quiet", "change")
+    repository.git("merge", "--quiet", "main")
+    return repository
+
+
+def test_a_looser_base_is_looser_for_what_extends_it_too(tmp_path: Path) -> None:
+    repository = extending(tmp_path)
+    assert (repository.check().remarks, repository.check().changed) == ((), 0)
+    repository.replace(PATH, "fail_on: high", "fail_on: critical")
+    result = repository.check()
+    assert told(result) == [
+        (ERROR, f"{PATH}:{line_of(POLICY, 'fail_on')}", "check.looser"),
+        (ERROR, f"{OWN}:3", "check.looser"),
+    ]
+    assert result.changed == 2
+
+
+def test_a_looser_limit_of_what_extends_is_told_at_its_own_line(tmp_path: Path) -> None:
+    repository = extending(tmp_path)
+    repository.replace(OWN, "confidence: 0.9", "confidence: 0.8")
+    assert told(repository.check()) == [(ERROR, f"{OWN}:4", "check.looser")]
+    repository.replace(OWN, "extends: ../small.yaml", "extends: permissive")
+    assert "check.looser" in {rule for _, _, rule in told(repository.check())}
+
+
+def test_what_is_wrong_in_a_base_is_told_at_the_extends_with_its_line(tmp_path: Path) -> None:
+    repository = extending(tmp_path)
+    repository.replace(PATH, "steps: 10", "steps: 0")
+    result = repository.check()
+    assert (ERROR, f"{OWN}:3", "check.invalid") in told(result)
+    assert f"{PATH}:12: harden.steps" in messages(result)
+    assert str(tmp_path) not in messages(result)
+
+
+@pytest.mark.parametrize(
+    ("named", "rule", "said"),
+    [
+        ("../../../../etc/policy.yaml", "check.unsafe_path", "leads out of the repository"),
+        ("../link.yaml", "check.unsafe_path", "is a symbolic link"),
+        ("absent.yaml", "check.invalid", "No such file"),
+        ("mine.yaml", "check.invalid", "circle"),
+        ("standrad", "check.invalid", "did you mean standard?"),
+    ],
+)
+def test_what_cannot_be_extended_is_an_error_at_the_extends(tmp_path: Path, named: str, rule: str, said: str) -> None:
+    repository = extending(tmp_path)
+    (repository.root / "policies/link.yaml").symlink_to("small.yaml")
+    repository.replace(OWN, "../small.yaml", named)
+    result = repository.check()
+    assert (ERROR, f"{OWN}:3", rule) in told(result)
+    assert said in messages(result)

@@ -124,7 +124,8 @@ def test_a_policy_with_an_error_is_told_with_its_line_before_anything_is_fetched
     runner = new_runner(policies=policies)
     ran = runner.run()
     assert (ran.code, ran.outputs["exit-code"]) == (4, "4")
-    line = 1 + text[: text.index("max_upper_bound")].count("\n")
-    assert f"policies/policy.yaml:{line}: attack_success.content_injection.max_uper_bound: unknown key" in ran.log
+    before = text[: text.index("max_upper_bound")]
+    where = f"{1 + before.count(chr(10))}:{1 + len(before.rpartition(chr(10))[2])}"
+    assert f"policies/policy.yaml:{where}: attack_success.content_injection.max_uper_bound: unknown key" in ran.log
     assert "::group::assess" not in ran.log
     assert not runner.work.exists()  # nothing came, so nothing is kept

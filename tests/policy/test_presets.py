@@ -39,6 +39,41 @@ def test_a_preset_is_valid_under_the_schema_and_under_the_loader(name: str) -> N
     assert load_policy(path).policy.name == name
 
 
+EXTENDING: dict[str, Any] = {"schema": "quantguard.policy/1", "name": "mine", "extends": "standard"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"extends": "policies/base.yml"},
+        {"attack_success": {"over_refusal": {"max_upper_bound": 0.2}}, "harden": {"steps": 5}},
+        {"attack_success": {"sampling": "sequential"}, "registry": {}},
+    ],
+)
+def test_a_policy_that_extends_another_need_not_say_what_that_says(said: dict[str, Any]) -> None:
+    jsonschema.validate({**EXTENDING, **said}, schema())
+    del (whole := {**EXTENDING, **said})["extends"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(whole, schema())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"extends": "canary"},
+        {"extends": "/etc/policy.yaml"},
+        {"extends": ["standard"]},
+        {"harden": {"stepps": 5}},
+        {"confidence": 2},
+        {"benchmarks": [{"task": "builtin"}]},
+    ],
+)
+def test_what_it_says_must_be_right_all_the_same(said: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**EXTENDING, **said}, schema())
+
+
 @pytest.mark.parametrize(
     "change",
     [
