@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from quantguard.core.finding import Finding
 from quantguard.core.measurement import Measurements
-from quantguard.core.verdict import Decision, GateOutcome, Outcome, Reason, Subject, Verdict
-from quantguard.policy.decide import decide
-from quantguard.policy.schema import HardenMode, Policy
+from quantguard.core.verdict import Decision, GateOutcome, Subject
+from quantguard.policy.schema import Policy
+from quantguard.policy.subject import decide_subject
 
 
 def decide_original(policy: Policy, findings: tuple[Finding, ...], measured: Measurements | None) -> Decision:
-    """What the policy says about the bytes as they were registered.
-
-    Where the policy hardens always, they are never what is promoted: only their hardened derivative is.
-    """
-    decision = decide(policy, subject=Subject.ORIGINAL, findings=findings, measurements=measured)
-    if policy.harden.mode is not HardenMode.ALWAYS:
-        return decision
-    reason = Reason("harden.mode", Outcome.VIOLATED, "not hardened", "only hardened models are promoted", "all files")
-    # What could not be measured stays that: the gate's answer is then "could not tell", which does not pass either.
-    verdict = Verdict.BLOCK if decision.verdict is Verdict.PROMOTE else decision.verdict
-    return replace(decision, verdict=verdict, reasons=(*decision.reasons, reason))
+    """What the policy says about the bytes as they were registered."""
+    return decide_subject(policy, Subject.ORIGINAL, findings, measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +28,5 @@ def decide_both(policy: Policy, original: Judged, hardened: Judged | None) -> Ga
     """The outcome of a job; `hardened` is None where nothing was hardened."""
     repaired = None
     if hardened is not None:
-        repaired = decide(policy, subject=Subject.HARDENED, findings=hardened.findings, measurements=hardened.measured)
+        repaired = decide_subject(policy, Subject.HARDENED, hardened.findings, hardened.measured)
     return GateOutcome(decide_original(policy, original.findings, original.measured), repaired)

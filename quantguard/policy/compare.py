@@ -136,6 +136,7 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
         "waivers.max_days": Kind.HIGHER_IS_LOOSER,
         "waivers.inconclusive": Kind.HIGHER_IS_LOOSER,
         "waivers.approvals": Kind.APPROVERS,
+        "evidence.max_age_days": Kind.HIGHER_IS_LOOSER,
     }
 )
 

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from quantguard.core.finding import Severity
 from quantguard.core.scheme import Scheme
+from quantguard.policy.evidence import Evidence
 from quantguard.policy.limits import (
     AttackLimits,
     BenchmarkLimits,
@@ -34,6 +35,7 @@ __all__ = [
     "ContentInjectionLimits",
     "Counterfactual",
     "Differential",
+    "Evidence",
     "Harden",
     "HardenMode",
     "Judge",
@@ -148,6 +150,7 @@ class Policy(Section):
     triggers: Triggers | None = None  # absent: not measured
     differential: Differential | None = None  # absent: informs only
     waivers: WaiverRules = WaiverRules()
+    evidence: Evidence = Evidence()
 
     @model_validator(mode="after")
     def _harden_what_is_deployed(self) -> Policy:

@@ -125,6 +125,7 @@ CHANGES = [
     ("waivers.approvals", {"waivers__approvals__0__by": ["ann", "bob", "eve"]}, LOOSER),
     ("waivers.approvals", {"waivers__approvals__0__rules": ["scan.*", "checkpoint.*"]}, LOOSER),
     ("waivers.approvals", {"waivers__approvals__0__by": ["ann", "eve"]}, DIFFERENT),
+    ("evidence.max_age_days", {"evidence__max_age_days": 60}, LOOSER),
 ]
 UNCHANGEABLE = {"schema", "harden.method"}  # one value each
 
