@@ -70,9 +70,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 
 def test_administrators_and_workspaces_need_evidence_too(deployment: Deployment) -> None:
-    made = requests.post(
-        f"{deployment.uri}/api/3.0/mlflow/workspaces", json={"name": "team-a"}, auth=ADMIN, timeout=60
-    )
+    made = requests.post(f"{deployment.uri}/api/3.0/mlflow/workspaces", json={"name": "team-a"}, auth=ADMIN, timeout=60)
     assert made.ok, made.text
     for workspace in ("default", "team-a"):
         identity = deployment.version("assistant", workspace)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import requests
 from mlflow.exceptions import MlflowException
@@ -11,7 +13,7 @@ from tests.enforce.world import World
 
 
 def move(world: World, identity: VersionIdentity, stage: str, archive: bool = False) -> requests.Response:
-    body = {
+    body: dict[str, Any] = {
         "name": identity.name,
         "version": identity.version,
         "stage": stage,

@@ -38,7 +38,9 @@ class Settings:
     def uri(self, database: str) -> str:
         """The address of a store that keeps its data in `database`."""
         keys = self.folder / "keys" / "keys.yaml"
-        return f"quantguard://?db={quote(database, safe='')}&policy={self.policy.path}&keys={keys}&environment=production"
+        return (
+            f"quantguard://?db={quote(database, safe='')}&policy={self.policy.path}&keys={keys}&environment=production"
+        )
 
 
 def made_settings(folder: Path) -> Settings:
@@ -74,7 +76,7 @@ class World:
         return VersionIdentity(name, str(made.version), str(made.source), int(made.creation_timestamp))
 
     def evidence(self, identity: VersionIdentity, environment: str = ENVIRONMENT, **given: Any) -> dict[str, str]:
-        """Tags with signed evidence for `identity`, measured now and by the gate's key unless `given` says otherwise."""
+        """Tags with signed evidence for `identity`, of now and by the gate's key unless `given` says otherwise."""
         policy = given.pop("policy", self.settings.policy)
         given = {"at": TODAY, "signer": self.settings.gate, **given}
         return signed_tags(policy, binding=Binding(identity, DIGEST, environment), **given)
