@@ -11,8 +11,8 @@ from quantguard.check.places import file_place, shown_path
 from quantguard.check.remarks import DIFFERENT, LOOSER, MOVED, NEW, STRICTER, UNSAFE
 from quantguard.check.snapshot import Snapshot, Version, inside, is_yaml
 from quantguard.core.remark import Level, Place, Remark
-from quantguard.policy.compare import Change, Direction, compare
-from quantguard.policy.compare_inputs import compare_inputs
+from quantguard.policy.compare import Change, Direction
+from quantguard.policy.compare_inputs import differences
 
 _RULE: Final = {
     Direction.LOOSER: LOOSER,
@@ -53,7 +53,7 @@ def compare_versions(before: Version, after: Version) -> tuple[Change, ...]:
     """What differs between two valid policies, in what they say and in what they name; nothing where one is invalid."""
     if before.loaded is None or after.loaded is None:
         return ()
-    return (*compare(before.loaded.policy, after.loaded.policy), *compare_inputs(before.loaded, after.loaded))
+    return differences(before.loaded, after.loaded)
 
 
 def change_remark(change: Change, place: Place, looser: Level, *, prefix: str = "") -> Remark:

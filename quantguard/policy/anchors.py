@@ -16,10 +16,11 @@ def rule_places(policy: Policy, written: Written) -> tuple[tuple[str, Place], ..
 
     A benchmark's rule names its task, where the file has its place in a list.
     """
-    return tuple((rule, written.place(location)) for rule, location in _rules(policy))
+    return tuple((rule, written.place(location)) for rule, location in rule_locations(policy))
 
 
-def _rules(policy: Policy) -> Iterator[tuple[str, Location]]:
+def rule_locations(policy: Policy) -> Iterator[tuple[str, Location]]:
+    """(rule, key) for every rule of `policy`, in the order of the schema."""
     yield "scan.fail_on", ("scan", "fail_on")
     yield "harden.mode", ("harden", "mode")
     for scenario, limits in policy.attack_success.by_scenario():

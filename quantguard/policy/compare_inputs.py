@@ -8,16 +8,38 @@ from pathlib import Path
 from typing import Final
 
 from quantguard.core.calibration import CalibrationSet, Sampled, read_calibration
-from quantguard.core.measurement import BenchmarkKind
+from quantguard.core.measurement import BenchmarkKind, Scenario
 from quantguard.core.suites import read_probes
 from quantguard.core.triggers import read_triggers
-from quantguard.policy.compare import Change, Direction
+from quantguard.policy.compare import Change, Direction, compare
 from quantguard.policy.load import LoadedPolicy
+from quantguard.policy.naming import NAMED
 from quantguard.policy.schema import BenchmarkLimits
 from quantguard.policy.tasks import read_task
 
+# Keys of one file each, where a policy may name it otherwise.
+_RENAMED: Final = frozenset(
+    ".".join((*keys[:1], scenario.value, *keys[2:])) if "*" in keys else ".".join(keys)
+    for keys in NAMED
+    for scenario in Scenario
+    if keys[0] != "benchmarks"
+)
 _SHOWN: Final = 3  # rows quoted in a sentence
 _SHOWN_CHARS: Final = 60
+
+
+def differences(before: LoadedPolicy, after: LoadedPolicy) -> tuple[Change, ...]:
+    """All that differs between two policies, in what they say and in what they name.
+
+    A file that has another name and holds the same is no difference.
+
+    Raises:
+        QuantGuardError: a file has gone since its policy was loaded.
+    """
+    was, now = ({file.key: file.digest for file in policy.inputs} for policy in (before, after))
+    renamed = {key for key, digest in now.items() if key in _RENAMED and was.get(key) == digest}
+    said = compare(before.policy, after.policy)
+    return (*(change for change in said if change.rule not in renamed), *compare_inputs(before, after))
 
 
 def compare_inputs(before: LoadedPolicy, after: LoadedPolicy) -> tuple[Change, ...]:

@@ -13,8 +13,8 @@ ALL: Final = "list"  # asked for instead of a rule
 _WIDTH: Final = 88
 
 
-def explanation(rule: str) -> str:
-    """What there is to tell of `rule`, or of `list`: one line for each rule.
+def explanation(rule: str, *, more: str = f"`--explain {ALL}`") -> str:
+    """What there is to tell of `rule`, or of `list`: one line for each rule. `more` is what lists them all.
 
     Raises:
         UsageError: there is no such rule; the ones that may be meant are named.
@@ -25,7 +25,7 @@ def explanation(rule: str) -> str:
     if known is None:
         likely = nearest(rule)
         meant = f"did you mean {' or '.join(likely)}?" if likely else f"there are {', '.join(RULES)};"
-        raise UsageError(f"no rule '{visible(rule)}'", remedy=f"{meant} `--explain {ALL}` tells what each is about")
+        raise UsageError(f"no rule '{visible(rule)}'", remedy=f"{meant} {more} tells what each is about")
     parts = (f"{heading}\n{_wrapped(text)}" for heading, text in paragraphs(RULES[known]))
     return "\n\n".join((f"{known}\n{_wrapped(RULES[known].short + '.')}", *parts)) + "\n"
 
