@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from quantguard.cli.options import FILE, examples
+from quantguard.cli.presets import loaded_policy, policy_file
+from quantguard.cli.replay import replay_command
 from quantguard.core.verdict import ExitCode
-
-if TYPE_CHECKING:
-    from quantguard.policy.load import LoadedPolicy
 
 
 @click.group()
@@ -38,7 +36,7 @@ def validate(files: tuple[Path, ...]) -> int:
     from quantguard.policy.load import policy_problems
 
     wrong = 0
-    for file in map(found, files):
+    for file in map(policy_file, files):
         problems = policy_problems(file)
         wrong += bool(problems)
         for problem in problems:
@@ -63,7 +61,7 @@ def show(file: Path, *, effective: bool) -> int:
     """Print what FILE says, and beside it what it replaces in the policy that it extends."""
     from quantguard.policy.show import effective_text, own_text
 
-    loaded = load(file)
+    loaded = loaded_policy(file)
     click.echo(effective_text(loaded) if effective else own_text(loaded), nl=False)
     return ExitCode.PASSED
 
@@ -85,7 +83,7 @@ def explain(rule: str, file: Path | None) -> int:
 
     click.echo(explanation(rule, more="`quantguard policy explain list`"), nl=False)
     if file is not None:
-        loaded = load(file)
+        loaded = loaded_policy(file)
         lines = rule_lines(loaded, rule) or rule_lines(loaded, known_as(rule) or rule)
         click.echo("\n".join(["", "The policy", *(f"  {line}" for line in lines or ("says nothing of it",))]))
     return ExitCode.PASSED
@@ -109,7 +107,7 @@ def diff(before: Path, after: Path, output: str) -> int:
     from quantguard.policy.diff import diff as compared
     from quantguard.policy.diff import diff_json, diff_lines
 
-    made = compared(load(before), load(after))
+    made = compared(loaded_policy(before), loaded_policy(after))
     if output == "json":
         click.echo(diff_json(made), nl=False)
     else:
@@ -135,17 +133,4 @@ def manifest_schema() -> int:
     return ExitCode.PASSED
 
 
-def found(file: Path) -> Path:
-    """`file`, or the preset of that name where there is no such file."""
-    from quantguard.core.bundled import bundled_folder
-    from quantguard.policy.extends import PRESETS
-
-    preset = str(file) in PRESETS and not file.exists()
-    return bundled_folder() / f"{file}.yaml" if preset else file
-
-
-def load(file: Path) -> LoadedPolicy:
-    """The policy in `file`, which may be the name of a preset."""
-    from quantguard.policy.load import load_policy
-
-    return load_policy(found(file))
+policy.add_command(replay_command)

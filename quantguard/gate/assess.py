@@ -20,6 +20,7 @@ from quantguard.gate.errands import open_errands, settled
 from quantguard.gate.hunting import trigger_request
 from quantguard.gate.outcome import Judged, decide_both, decide_original
 from quantguard.gate.plan import hardening_plan
+from quantguard.gate.replay import write_asked
 from quantguard.gate.work import Assessment, Fetched, Hardened, Scanned, Work
 from quantguard.harden.harden import HardenRequest, harden
 from quantguard.policy.load import LoadedPolicy
@@ -69,6 +70,7 @@ def _assess(work: Work, room: Room) -> Assessment:
     inputs = digest_of([work.asked.digest, fetched.model_digest, room.device])
     (work.evidence / "outcome.json").unlink(missing_ok=True)  # until this run is over there is none
     write_atomically(work.evidence / "policy.yaml", work.policy.text)
+    write_asked(work)
     scanned = work.step("scan", Scanned, inputs, lambda: _scan(work, work.model, fetched, room))
     original = work.step(
         "measurements-original",
