@@ -67,7 +67,7 @@ class Written:
         """The file that says `location`, or what holds it where it is absent."""
         candidates: list[tuple[Layer, Any]] = [(layer, layer.values) for layer in self.layers]
         for part in location:
-            below = [(layer, found) for layer, node in candidates if (found := _below(node, part)) is not None]
+            below = [(layer, found) for layer, node in candidates if (found := step_into(node, part)) is not None]
             if not below:
                 break
             # What is no section replaces what is beneath it, and is hidden by a section that is above it.
@@ -182,7 +182,8 @@ def _merged(below: Any, above: Any) -> Any:
     return {**below, **{key: _merged(below[key], value) if key in below else value for key, value in above.items()}}
 
 
-def _below(node: Any, part: str | int) -> Any:
+def step_into(node: Any, part: str | int) -> Any:
+    """What is at `part` of a section or list; None where nothing is."""
     if isinstance(node, dict):
         return node.get(part)
     if isinstance(node, list) and isinstance(part, int) and part < len(node):

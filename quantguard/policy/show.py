@@ -8,7 +8,7 @@ from typing import Any
 
 from quantguard.policy.anchors import rule_locations
 from quantguard.policy.document import Location
-from quantguard.policy.extends import Written
+from quantguard.policy.extends import Written, step_into
 from quantguard.policy.load import LoadedPolicy
 from quantguard.policy.render import render
 
@@ -65,12 +65,7 @@ _HEAD = ("schema", "name", "extends")  # which every file says for itself
 
 def _at(values: Any, location: Sequence[str | int]) -> Any:
     for part in location:
-        if (isinstance(values, dict) and part in values) or (
-            isinstance(values, list) and isinstance(part, int) and part < len(values)
-        ):
-            values = values[part]
-        else:
-            return None
+        values = step_into(values, part)
     return values
 
 

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from quantguard.core.errors import PolicyError, UsageError
 from quantguard.core.remark import Place
 from quantguard.core.waiver import Waiver
-from quantguard.policy.document import Document, Location, dotted, parse_document, read_bounded
+from quantguard.policy.document import Document, Location, parse_document, read_bounded
 from quantguard.policy.json_schema import json_schema, schema_text
 from quantguard.policy.problems import translate
 from quantguard.policy.schema import Policy
@@ -166,7 +166,7 @@ def _doubled(document: Document, waivers: tuple[Waiver, ...]) -> Iterator[Policy
     for index, waiver in enumerate(waivers):
         key = (waiver.rule, waiver.model_digest, waiver.scheme)
         if key in first:
-            line = document.line(("waivers", first[key]))
+            line = document.spot(("waivers", first[key]))[0]
             message = f"{waiver.rule} of these bytes under {waiver.scheme} is waived in line {line} already"
             yield _wrong(document, ("waivers", index), message, "keep one of them")
         first.setdefault(key, index)
@@ -186,8 +186,7 @@ def _not_accepted(
 
 
 def _wrong(document: Document, location: Location, message: str, remedy: str) -> PolicyError:
-    line = document.line(location)
-    return PolicyError(message, path=document.path, line=line, key=dotted(location), remedy=remedy)
+    return document.error(location, message, remedy)
 
 
 def waivers_schema() -> dict[str, Any]:
