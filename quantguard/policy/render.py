@@ -43,10 +43,20 @@ def _comment(text: str) -> str:
     return f"  # {' '.join(text.split())}" if text else ""
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes and escapes what cannot be seen, so that no value spans two lines."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
+
+
 def _flow(value: Any) -> str:
     """A value on one line."""
-    quoted = '"' if isinstance(value, str) and not value.isprintable() else None
-    text = yaml.safe_dump(
-        value, default_flow_style=True, default_style=quoted, width=_WIDE, allow_unicode=True, sort_keys=False
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, width=_WIDE, allow_unicode=True, sort_keys=False
     )
     return text.removesuffix("\n").removesuffix("\n...")
