@@ -1,8 +1,4 @@
-"""Git, asked by its plumbing only, so that a repository cannot make it run anything.
-
-The configuration of a checkout may name programs (a file-system monitor, hooks, filters, transports of a partial
-clone). None of the commands here needs one, and each is told so on its own command line, which wins over the files.
-"""
+"""Git, asked by its plumbing only, so that a repository cannot make it run anything (`evidence.git_safe`)."""
 
 from __future__ import annotations
 
@@ -15,28 +11,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from quantguard.core.errors import CheckoutError, GitError
+from quantguard.evidence.git_safe import SAFE, safe_environment
 
-_SAFE: Final = (
-    "--no-pager", "--no-replace-objects", "--no-optional-locks", "--literal-pathspecs",
-    "-c", "core.fsmonitor=false",
-    "-c", "core.hooksPath=/dev/null",
-    "-c", "core.untrackedCache=false",
-    "-c", "core.attributesFile=/dev/null",
-    "-c", "protocol.allow=never",
-    "-c", "safe.bareRepository=explicit",
-)  # fmt: skip
-# Of the caller's environment; GIT_DIR, GIT_EXTERNAL_DIFF and the like are left out, where git's configuration is stays.
-_KEPT: Final = frozenset({"PATH", "HOME", "XDG_CONFIG_HOME", "TMPDIR", "USER", "LOGNAME"})
-_KEPT_PREFIXES: Final = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_COUNT",
-                         "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")  # fmt: skip
-_SET: Final = {
-    "LC_ALL": "C",
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ALLOW_PROTOCOL": "none",  # wins over protocol.NAME.allow in any file
-    "GIT_NO_LAZY_FETCH": "1",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_ATTR_NOSYSTEM": "1",
-}
 _PATIENCE: Final = 120.0  # seconds for one command
 _MAX_ENTRIES: Final = 500_000  # files of one tree; the largest public repositories have fewer
 _NO_CHECKOUT: Final = ("not a git repository", "must be run in a work tree", "bare repository")
@@ -102,8 +78,7 @@ class Git:
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self._directory = directory
-        kept = {n: v for n, v in environment.items() if n in _KEPT or n.startswith(_KEPT_PREFIXES)}
-        self._environment = {**kept, **_SET}
+        self._environment = safe_environment(environment)
 
     def top(self) -> Path:
         """The directory of the checkout.
@@ -186,7 +161,7 @@ class Git:
         )
 
     def _command(self, *arguments: str) -> list[str]:
-        return ["git", "-C", str(self._directory), *_SAFE, *arguments]
+        return ["git", "-C", str(self._directory), *SAFE, *arguments]
 
     def _asked(self, *arguments: str, no: tuple[int, ...] = (1,)) -> bytes | None:
         """What git answers; None where it ends with one of `no`."""

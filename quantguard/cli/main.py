@@ -16,6 +16,7 @@ from quantguard.cli.demo import demo
 from quantguard.cli.errands import errand
 from quantguard.cli.gate import gate
 from quantguard.cli.harden import harden
+from quantguard.cli.ledger import ledger
 from quantguard.cli.policy import policy
 from quantguard.cli.progress import printable
 from quantguard.cli.scan import scan
@@ -49,7 +50,7 @@ def cli() -> None:
     """
 
 
-for command in (gate, scan, harden, verify, check, policy, canary, demo, errand):
+for command in (gate, scan, harden, verify, check, policy, canary, demo, errand, ledger):
     cli.add_command(command)
 
 
