@@ -12,11 +12,11 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from quantguard.core.errors import EvidenceError, UsageError
+from quantguard.core.ledger import AnchorKind
 from quantguard.evidence.keys import Signer
 from quantguard.evidence.ledger import Appended, append, require_anchored, told_of
 from quantguard.evidence.ledger import read_last as last_line
@@ -26,14 +26,6 @@ from quantguard.evidence.ledger_verify import Kept
 from quantguard.evidence.records import write_atomically
 
 _TRIES = 5  # of moving an anchor that others move too
-
-
-class AnchorKind(Enum):
-    """Where an anchor can be. A policy names these; which file or repository it is, is the machine's to say."""
-
-    FILE = "file"
-    GIT = "git"
-    MLFLOW = "mlflow"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from quantguard.core.errors import UsageError
-from quantguard.evidence.ledger_anchors import Anchor, AnchorKind, AnchorPlace, Ledger, open_file_or_git
+from quantguard.core.ledger import AnchorKind
+from quantguard.evidence.ledger_anchors import Anchor, AnchorPlace, Ledger, open_file_or_git
 
 
 def open_ledger(

@@ -131,6 +131,7 @@ COMPARED: Final[Mapping[str, Kind]] = MappingProxyType(
         "registry.protected": Kind.FEWER_IS_LOOSER,
         "registry.stages": Kind.FEWER_IS_LOOSER,
         "registry.rollback": Kind.HIGHER_IS_LOOSER,
+        "ledger.anchors": Kind.FEWER_IS_LOOSER,
         "requires.gpu": Kind.LOWER_IS_LOOSER,
         "unmeasured": Kind.LOWER_IS_LOOSER,
         "waivers.max_days": Kind.HIGHER_IS_LOOSER,
@@ -153,6 +154,7 @@ REMOVED: Final[Mapping[str, Direction]] = MappingProxyType(
         "perplexity": Direction.LOOSER,
         "triggers": Direction.LOOSER,
         "differential": Direction.LOOSER,
+        "ledger": Direction.LOOSER,
     }
 )
 IDENTITY: Final = "benchmarks[].task"  # which entry is which: another task is one taken out and one added

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from quantguard.core.finding import Severity
+from quantguard.core.ledger import AnchorKind
 from quantguard.core.scheme import Scheme
 from quantguard.policy.evidence import Evidence
 from quantguard.policy.limits import (
@@ -39,6 +40,7 @@ __all__ = [
     "Harden",
     "HardenMode",
     "Judge",
+    "Ledger",
     "OverRefusalLimits",
     "PerplexityLimits",
     "Policy",
@@ -124,6 +126,13 @@ class Registry(Section):
     rollback: bool = True  # a version that held an alias with evidence may have it back however old its evidence is
 
 
+class Ledger(Section):
+    """Every decision is entered into a ledger before an alias moves."""
+
+    # Where its head is kept besides; which file or repository that is, the machine says (--ledger-anchor).
+    anchors: Annotated[tuple[AnchorKind, ...], Field(json_schema_extra=UNIQUE_ITEMS), AfterValidator(unique)] = ()
+
+
 def _unique_tasks(benchmarks: tuple[BenchmarkLimits, ...]) -> tuple[BenchmarkLimits, ...]:
     unique(tuple(benchmark.task for benchmark in benchmarks))
     return benchmarks
@@ -151,6 +160,7 @@ class Policy(Section):
     differential: Differential | None = None  # absent: informs only
     waivers: WaiverRules = WaiverRules()
     evidence: Evidence = Evidence()
+    ledger: Ledger | None = None  # absent: not asked for
 
     @model_validator(mode="after")
     def _harden_what_is_deployed(self) -> Policy:

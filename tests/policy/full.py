@@ -66,6 +66,7 @@ FULL: dict[str, Any] = {
     "differential": dict.fromkeys(LIMITED, 0.1),
     "waivers": {"max_days": 30, "inconclusive": False, "approvals": [{"rules": ["scan.*"], "by": ["ann", "bob"]}]},
     "evidence": {"max_age_days": 30},
+    "ledger": {"anchors": ["file", "git"]},
 }
 JUDGE = "attack_success__over_refusal__judge"
 
