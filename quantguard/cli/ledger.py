@@ -135,26 +135,16 @@ def show(*, file: Path, model: str | None, output: str) -> int:
 
 
 def _table(entries: list[Entry]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("entry", "time", "model", "environment", "verdict", "policy", "decision"):
-        table.add_column(name, overflow="fold")
+    """In columns as wide as they must be: a name that is folded cannot be searched for."""
+    rows = [("entry", "time", "verdict", "model", "environment", "policy", "decision")]
     for entry in entries:
         told = entry.decided
-        cells = (
-            str(entry.sequence),
-            entry.time,
-            str(told.binding.identity),
-            told.binding.environment,
-            told.verdict.value,
-            told.policy,
-            told.decision[:19],
-        )
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    Console().print(table)
+        model, environment = printable(str(told.binding.identity)), printable(told.binding.environment)
+        short = told.decision[: len("sha256:") + 12]
+        rows.append((str(entry.sequence), entry.time, told.verdict.value, model, environment, told.policy, short))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @ledger.command(epilog=examples("quantguard ledger anchor ledger.jsonl --anchor file:/mnt/audit/head.json"))
