@@ -68,6 +68,9 @@ def verify(*, file: Path, key: Path, anchors: tuple[str, ...], given_uri: str | 
         _print_json(_verification(found))
     else:
         _tell(file, found)
+        if not anchors:
+            click.echo("note: no --anchor was given, so what was cut off the end is not missed")
+        _conclude(found)
     if found.harmed:
         return ExitCode.BLOCKED
     return ExitCode.INCONCLUSIVE if found.problems else ExitCode.PASSED
@@ -82,8 +85,9 @@ def _tell(file: Path, found: Verification) -> None:
         click.echo(f"{line}{problem.trouble.value}: {printable(problem.message)}")
     for note in found.notes:
         click.echo(f"note: {printable(note)}")
-    if not found.anchored:
-        click.echo("note: no anchor; what was cut off the end is not missed")
+
+
+def _conclude(found: Verification) -> None:
     if found.harmed:
         click.secho("CHANGED: this is not the ledger that was written", bold=True)
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from quantguard.core.attestation import moment
 from quantguard.core.errors import EvidenceError, ForgedEvidenceError
 from quantguard.evidence.dsse import verify
-from quantguard.evidence.ledger import Content, read_lines
+from quantguard.evidence.ledger import Content, find_line, read_lines
 from quantguard.evidence.ledger_entry import GENESIS, PAYLOAD_TYPE, Entry, Signed, line_digest, parse_line
 from quantguard.evidence.ledger_file import Intent, mapped, opened_to_read, read_intent
 from quantguard.evidence.trusted import TrustedKeys
@@ -205,7 +205,7 @@ def _ending(content: Content, intent: Intent | None, lines: int) -> Problem | No
     if intent is None:
         return None
     there = content[intent.offset : intent.offset + len(intent.line)]
-    if there == intent.line:
+    if there == intent.line or find_line(content, intent.line[:-1]) >= 0:  # elsewhere: what is before it has changed
         return None
     try:
         sequence = parse_line(intent.line.removesuffix(b"\n")).entry.sequence
@@ -242,7 +242,7 @@ def _anchored(anchor: Kept, rows: list[_Row], keys: TrustedKeys) -> int | Proble
 
 
 def _notes(rows: Iterable[_Row]) -> Iterator[str]:
-    times = [(row.entry.sequence, row.entry.time) for row in rows if row.entry is not None]
-    for (_, earlier), (sequence, later) in pairwise(times):
-        if later < earlier:
-            yield f"entry {sequence} was entered on {later}, before the one above it: a clock was set back"
+    entries = [row.entry for row in rows if row.entry is not None]
+    for before, entry in pairwise(entries):
+        if entry.sequence == before.sequence + 1 and entry.time < before.time:
+            yield f"entry {entry.sequence} was entered on {entry.time}, before the one above it: a clock was set back"

@@ -35,7 +35,7 @@ def test_verify_says_what_is_so(run: Run, ledger: Path) -> None:
     assert "entry 3 is in it" in out
     assert out.endswith("OK\n")
     code, out = verify(run, ledger)
-    assert (code, "note: no anchor" in out) == (0, True)
+    assert (code, "note: no --anchor" in out) == (0, True)
 
 
 def test_verify_says_what_was_changed(run: Run, ledger: Path) -> None:
