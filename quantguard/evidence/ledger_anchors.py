@@ -168,7 +168,8 @@ class Ledger:
             if last is None or last == before:
                 return ""
             if anchor.move(last, before):
-                return f"{told_of(last)} anchored in {anchor.where}"
+                began = ", which kept nothing before" if before is None else ""
+                return f"{told_of(last)} anchored in {anchor.where}{began}"
         raise EvidenceError(f"{anchor.where} is moved by others all the time", remedy="run again")
 
 

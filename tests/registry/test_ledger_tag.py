@@ -26,7 +26,7 @@ def test_the_tag_follows_the_ledger_and_misses_what_is_cut(
         for number in (1, 2):
             done, events = ledger.enter(decided(number), SIGNER, now=NOON)
             assert anchor.read() == done.line
-            assert events[-1] == f"entry {number} anchored in mlflow"
+            assert events[-1].startswith(f"entry {number} anchored in mlflow")
         assert ledger.anchor() == ()
         assert not anchor.move(done.line, None)  # somebody else was first
         ledger.path.write_bytes(ledger.path.read_bytes().splitlines(keepends=True)[0])
