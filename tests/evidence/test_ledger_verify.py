@@ -41,7 +41,7 @@ def whole() -> list[bytes]:
 
 def test_what_was_written_is_whole() -> None:
     found = verified(whole(), whole()[-1][:-1], whole()[2][:-1])
-    assert found.problems == found.notes == ()
+    assert (found.problems, found.notes) == ((), ())
     assert (found.entries, found.head) == (COUNT, line_digest(whole()[-1][:-1]))
     assert found.anchored == (("file:anchor", COUNT), ("file:anchor", 3))
 

@@ -34,11 +34,17 @@ def test_the_tag_follows_the_ledger_and_misses_what_is_cut(
         with pytest.raises(LedgerError):
             ledger.enter(decided(3), SIGNER, now=NOON)
         assert [p.trouble for p in verify_ledger(ledger.path, KEYS, ledger.kept()).problems] == [Trouble.TRUNCATED]
-        client.set_experiment_tag(client.get_experiment_by_name(EXPERIMENT).experiment_id, TAG, "mine now ☺")
+        client.set_experiment_tag(experiment(client), TAG, "mine now ☺")
         found = verify_ledger(ledger.path, KEYS, (Kept(anchor.where, anchor.read()),))
         assert [p.trouble for p in found.problems] == [Trouble.UNANCHORED]
     finally:
-        client.delete_experiment_tag(client.get_experiment_by_name(EXPERIMENT).experiment_id, TAG)
+        client.delete_experiment_tag(experiment(client), TAG)
+
+
+def experiment(client: MlflowClient) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    assert found is not None
+    return str(found.experiment_id)
 
 
 def test_what_does_not_fit_into_a_tag_is_told(mlflow_server: EmbeddedServer) -> None:
