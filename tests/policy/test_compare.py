@@ -21,17 +21,7 @@ from quantguard.policy.differential import LIMITED
 from quantguard.policy.schema import Policy
 from tests.policy.full import FULL, JUDGE, made
 from tests.policy.keys import leaves, optional_sections
-from tests.policy.made import (
-    changes,
-    divergence,
-    drop,
-    judged,
-    measured,
-    misread,
-    other_hunts,
-    perplexity,
-    rate,
-)
+from tests.policy.made import changes, divergence, drop, judged, measured, misread, other_hunts, perplexity, rate
 
 LOOSER, STRICTER, DIFFERENT = Direction.LOOSER, Direction.STRICTER, Direction.DIFFERENT
 
