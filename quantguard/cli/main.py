@@ -17,6 +17,7 @@ from quantguard.cli.errands import errand
 from quantguard.cli.gate import gate
 from quantguard.cli.harden import harden
 from quantguard.cli.ledger import ledger
+from quantguard.cli.load import load
 from quantguard.cli.policy import policy
 from quantguard.cli.progress import printable
 from quantguard.cli.scan import scan
@@ -50,7 +51,7 @@ def cli() -> None:
     """
 
 
-for command in (gate, scan, harden, verify, check, policy, canary, demo, errand, ledger):
+for command in (gate, scan, harden, verify, check, load, policy, canary, demo, errand, ledger):
     cli.add_command(command)
 
 

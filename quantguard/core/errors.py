@@ -29,6 +29,7 @@
       EvidenceError                     evidence cannot be written (disk full) or read back
         StaleWorkError                    the work directory belongs to another job
         ForgedEvidenceError             exit 1: signed by nobody who is trusted, or not what was signed
+        NotAdmittedError                exit 1: evidence does not admit this use of a model, by the rule that it names
         LedgerError                     exit 1: the ledger is not the one that was written: cut, reordered or edited
 
 Foreign exceptions are translated at the border of the room that owns the library, with `raise ... from`.
@@ -187,6 +188,16 @@ class StaleWorkError(EvidenceError):
 
 class ForgedEvidenceError(EvidenceError):
     exit_code = ExitCode.BLOCKED
+
+
+class NotAdmittedError(EvidenceError):
+    """`rule` is the one that refused, e.g. evidence.stale."""
+
+    exit_code = ExitCode.BLOCKED
+
+    def __init__(self, message: str, *, rule: str, remedy: str) -> None:
+        self.rule = rule
+        super().__init__(f"{rule}: {message}", remedy=remedy)
 
 
 class LedgerError(EvidenceError):

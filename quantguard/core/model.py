@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quantguard.core.errors import UsageError
 
+_ALIAS_URI = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[\w\-]+)\Z")
 _MODELS_URI = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>[0-9]+)\Z")
 
 
@@ -20,6 +21,17 @@ class RegisteredVersion:
 
     def __str__(self) -> str:
         return f"models:/{self.name}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredAlias:
+    """Whatever version of a model holds an alias when somebody looks."""
+
+    name: str
+    alias: str
+
+    def __str__(self) -> str:
+        return f"models:/{self.name}@{self.alias}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,19 @@ def parse_model_ref(text: str) -> ModelRef:
     if re.match(r"[a-z][a-z0-9+.-]*:/", text):
         raise UsageError(f"{text!r} does not name one model version", remedy="use models:/NAME/VERSION or a directory")
     return LocalDirectory(Path(text))
+
+
+def parse_served_ref(text: str) -> RegisteredVersion | RegisteredAlias:
+    """`models:/NAME@ALIAS` or `models:/NAME/VERSION`: what a consumer may load.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if match := _ALIAS_URI.match(text):
+        return RegisteredAlias(match["name"], match["alias"])
+    if match := _MODELS_URI.match(text):
+        return RegisteredVersion(match["name"], match["version"])
+    raise UsageError(f"{text!r} names no registered version", remedy="use models:/NAME@ALIAS or models:/NAME/VERSION")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ imports no MLflow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from quantguard.core.model import ModelRef, VersionIdentity
+from quantguard.core.model import ModelRef, RegisteredAlias, RegisteredVersion, VersionIdentity
 from quantguard.core.progress import Progress, silent
 from quantguard.core.verdict import Verdict
 
@@ -33,6 +34,29 @@ class Published:
     identity: VersionIdentity
     events: tuple[str, ...]  # what happened, one sentence each, in order
     evidence: str = ""  # where the registry keeps the evidence; empty where it keeps none
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a reference named at one moment."""
+
+    identity: VersionIdentity
+    tags: Mapping[str, str]  # of the version; untrusted text
+
+
+class Consumed(Protocol):
+    """What a consumer asks of a registry."""
+
+    def resolve(self, ref: RegisteredVersion | RegisteredAlias) -> Resolved:
+        """What `ref` names now. An alias may name another version at the next moment: ask once.
+
+        Raises:
+            ModelNotFoundError: there is no such model, version or alias.
+            RegistryError: no answer, no permission, or the version is not ready.
+        """
+
+    def download(self, identity: VersionIdentity, destination: Path, *, progress: Progress = silent) -> None:
+        """As `Registry.download`."""
 
 
 class Registry(Protocol):

@@ -16,12 +16,12 @@ from quantguard.core.errors import (
     UsageError,
     VersionChangedError,
 )
-from quantguard.core.model import ModelRef, RegisteredVersion, VersionIdentity
+from quantguard.core.model import ModelRef, RegisteredAlias, RegisteredVersion, VersionIdentity
 from quantguard.core.progress import Progress, silent
 from quantguard.registry.copying import appearing, copy_directory
 from quantguard.registry.derivative import ensure_derivative
 from quantguard.registry.errors import redacted, translated
-from quantguard.registry.interface import Publication, Published
+from quantguard.registry.interface import Publication, Published, Resolved
 from quantguard.registry.layout import settle
 from quantguard.registry.locations import ArtifactRoots, artifact_roots, files_location
 from quantguard.registry.names import folded
@@ -82,13 +82,24 @@ class MlflowRegistry:
     def identify(self, ref: ModelRef) -> VersionIdentity:
         if not isinstance(ref, RegisteredVersion):
             raise UsageError(f"{ref} is not a registered version", remedy="use models:/NAME/VERSION")
+        return self.resolve(ref).identity
+
+    def resolve(self, ref: RegisteredVersion | RegisteredAlias) -> Resolved:
         with self.reachable(f"reading {ref}"):
-            version = self._client.get_model_version(ref.name, ref.version)
+            if isinstance(ref, RegisteredAlias):
+                # Asked for an alias that nobody holds, MLflow says that a parameter is invalid.
+                number = self._client.get_registered_model(ref.name).aliases.get(ref.alias)
+            else:
+                number = ref.version
+            if number is None:
+                remedy = "gate a version, or look which aliases the model has"
+                raise ModelNotFoundError(f"no version holds {ref}", remedy=remedy)
+            version = self._client.get_model_version(ref.name, number)
         if version.status != "READY":
             raise RegistryError(
                 f"{ref} is {version.status}", remedy="wait until its registration is over, or register it again"
             )
-        return _identity(version)
+        return Resolved(_identity(version), dict(version.tags))
 
     def download(self, identity: VersionIdentity, destination: Path, *, progress: Progress = silent) -> None:
         with self.reachable(f"fetching {identity}"):
