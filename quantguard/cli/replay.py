@@ -71,8 +71,9 @@ def _lines(evidence: tuple[Path, ...], told: list[Replay | EvidenceError]) -> It
         if len(changed) > _SHOWN:
             yield f"    and {len(changed) - _SHOWN} more"
         yield from (f"    no longer: {rule} ({visible(at)})" for rule, at in one.gone()[:_SHOWN])
-    moved = sum(not isinstance(one, EvidenceError) and one.then.verdict is not one.now.verdict for one in told)
-    yield f"{len(told)} replayed, {moved} with another verdict"
+    done = [one for one in told if not isinstance(one, EvidenceError)]
+    moved = sum(one.then.verdict is not one.now.verdict for one in done)
+    yield f"{len(told)} asked, {len(done)} replayed, {moved} with another verdict"
 
 
 def _plain(where: Path, one: Replay | EvidenceError) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from quantguard.core.errors import EvidenceError
 from quantguard.core.measurement import Measurements
 from quantguard.core.verdict import Decision, GateOutcome, Outcome, Reason, Subject
-from quantguard.evidence.records import digest_of, read_record, write_record
+from quantguard.evidence.records import digest_of, read_record, to_plain
 from quantguard.gate.outcome import Judged, decide_both
 from quantguard.gate.work import Assessment, Scanned, Work
 from quantguard.policy.evidence import asked
@@ -54,14 +54,8 @@ class Replay:
 
 def write_asked(work: Work) -> None:
     """Leave beside the measurements what the policy asked for."""
-    found = asked(work.policy)
-    write_record(
-        work.evidence / f"{ASKED}.json",
-        ASKED,
-        AskedRecord,
-        AskedRecord(found),
-        inputs=digest_of([list(pair) for pair in found]),
-    )
+    record = AskedRecord(asked(work.policy))
+    work.step(ASKED, AskedRecord, digest_of(to_plain(AskedRecord, record)), lambda: record)
 
 
 def replay(where: Path, policy: LoadedPolicy) -> Replay:
