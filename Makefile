@@ -40,7 +40,7 @@ check: $(READY)
 	$(BIN)/zizmor --offline --strict-collection --persona regular . docs/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml action/check/action.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml docs/workflows/*.yml
-	$(BIN)/shellcheck action/bootstrap.sh action/check/check.sh image/*.sh
+	$(BIN)/shellcheck action/bootstrap.sh action/check/check.sh image/*.sh docs/serving/*.sh
 
 format: $(READY)
 	$(BIN)/ruff check --fix

@@ -19,7 +19,11 @@ OURS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 HANDED_OUT = sorted((ROOT / "docs" / "workflows").glob("*.yml"))
 WORKFLOWS = [*OURS, *HANDED_OUT]
 ACTIONS = [ROOT / "action.yml", ROOT / "action" / "check" / "action.yml"]
-SCRIPTS = [ROOT / "action" / "bootstrap.sh", ROOT / "action" / "check" / "check.sh"]
+SCRIPTS = [
+    ROOT / "action" / "bootstrap.sh",
+    ROOT / "action" / "check" / "check.sh",
+    ROOT / "docs" / "serving" / "start-vllm.sh",
+]
 PLACEHOLDER = "0" * 40
 
 
