@@ -80,13 +80,14 @@ def _models(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Pa
     prompts = list(dict.fromkeys(prompts))[: options.prompts]
     rebuild(canary_directory(CanaryKind.CLEAN), folder / "canary")
     yield "canary, 0.4 M", folder / "canary", prompts
+    tokenizer = AutoTokenizer.from_pretrained(folder / "canary")
     config = LlamaConfig(
-        vocab_size=8000, hidden_size=640, intermediate_size=1728, num_hidden_layers=10, num_attention_heads=10,
-        num_key_value_heads=5, max_position_embeddings=1024,
+        vocab_size=len(tokenizer), hidden_size=640, intermediate_size=1728, num_hidden_layers=10,
+        num_attention_heads=10, num_key_value_heads=5, max_position_embeddings=1024,
     )  # fmt: skip
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(folder / "llama")
-    AutoTokenizer.from_pretrained(folder / "canary").save_pretrained(folder / "llama")
+    tokenizer.save_pretrained(folder / "llama")
     yield "random Llama, 45 M", folder / "llama", prompts
 
 

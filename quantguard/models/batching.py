@@ -8,7 +8,7 @@ from quantguard.models.load import LoadedModel
 from quantguard.models.memory import free_memory
 
 _PAYING: Final = {
-    "cpu": 64,
+    "cpu": 32,
     "cuda": 256,
 }  # rows; more are hardly faster, and all wait for the last
 _SHARE: Final = 0.8  # of what is free: allocators leave gaps
