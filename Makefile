@@ -9,8 +9,10 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/quantguard demo
 
+# On all cores, four at most, each of which starts a registry of its own. A test is moved to a core that has run out of
+# them; its models are small, and threads of torch would only wait for one another.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 # The image, built, and the action on a container engine that speaks Docker's API: as root, on Debian or Ubuntu.
 test-containers: $(READY)

@@ -44,7 +44,7 @@ def main() -> int:
     options = _parser().parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     schemes = [None if name == "full" else Scheme(name) for name in options.schemes.split(",")]
-    sizes = [size for size in _SIZES if size <= options.largest]
+    sizes = [size for size in _SIZES if options.smallest <= size <= options.largest]
     sys.stdout.write("| model | scheme | prompts | " + " | ".join(f"batch {size}" for size in sizes))
     sys.stdout.write(" | ours | ours / best | same answers |\n" + "|---" * (len(sizes) + 6) + "|\n")
     with tempfile.TemporaryDirectory(prefix="quantguard-") as folder:
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompts", type=int, default=256, help="the first so many")
     parser.add_argument("--new", type=int, default=32, help="most new tokens of an answer")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--smallest", type=int, default=8, help="fewest rows of a static batch")
     parser.add_argument("--largest", type=int, default=256, help="most rows of a static batch")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
     return parser

@@ -127,10 +127,10 @@ def test_two_jobs_at_once_share_one_environment(tmp_path: Path) -> None:
     command = runner.command("-P", "-c", "import pocket; print(pocket.__file__)")
     jobs = [
         subprocess.Popen(command, cwd=runner.workspace, env=runner.environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
+        for _ in range(2)
     ]
     told = {job.communicate(timeout=300)[0] for job in jobs}
-    assert [job.returncode for job in jobs] == [0, 0, 0]
+    assert [job.returncode for job in jobs] == [0, 0]
     assert len(told) == 1
     (environment,) = runner.temp.iterdir()
     assert list(environment.glob("quantguard-*")) == [], "the slower one went into the faster one's"

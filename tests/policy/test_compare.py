@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import product
+import json
+from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantguard.core.finding import Finding, Severity
-from quantguard.core.measurement import Analyser, Measurements, Scenario, Unmeasured
+from quantguard.core.finding import Severity
+from quantguard.core.measurement import Scenario
 from quantguard.core.verdict import Subject, Verdict
 from quantguard.gate.outcome import decide_original
 from quantguard.policy.compare import ABSENT, COMPARED, IDENTITY, REMOVED, Direction, compare
@@ -21,7 +20,7 @@ from quantguard.policy.differential import LIMITED
 from quantguard.policy.schema import Policy
 from tests.policy.full import FULL, JUDGE, made
 from tests.policy.keys import leaves, optional_sections
-from tests.policy.made import changes, divergence, drop, judged, measured, misread, other_hunts, perplexity, rate
+from tests.policy.results import Result, results
 
 LOOSER, STRICTER, DIFFERENT = Direction.LOOSER, Direction.STRICTER, Direction.DIFFERENT
 
@@ -226,66 +225,6 @@ def policies(draw: st.DrawFn) -> Policy:
     return made(**changes)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What decisions are made from."""
-
-    findings: tuple[Finding, ...]
-    values: Measurements
-
-
-def results() -> Iterator[Result]:
-    """What every policy above promotes, and then with one flaw at a time."""
-    whole = measured(policy=made(schemes=["nf4", "int8", "fp4"], harden__schemes=None))
-    clean = replace(whole, environment=replace(whole.environment, device="cuda:0 H100"))
-    for confidence in (0.9, 0.95):
-        attacks = tuple(
-            replace(
-                a,
-                rate=rate(0, 200, confidence),
-                unparsable=a.unparsable and rate(0, 200, confidence),
-                judged=a.judged and replace(judged(0.0, confidence), upper=0.02),
-                changes=changes(a.scenario, confidence) if a.scheme is not None else (),
-            )
-            for a in clean.attacks
-        )
-        drops = tuple(replace(benchmark, drop=drop(0, 0, 300, confidence)) for benchmark in clean.benchmarks)
-        drifts = tuple(replace(drift, divergence=divergence(0.5, confidence)) for drift in clean.drifts)
-        read = tuple(perplexity(row.scheme, 0.0, confidence=confidence) for row in clean.perplexities)
-        clean = replace(clean, attacks=attacks, benchmarks=drops, drifts=drifts, perplexities=read)
-        yield Result((), clean)
-    yield Result((), replace(clean, environment=replace(clean.environment, device="cpu")))
-    yield from (Result((Finding("scan.boundary", severity, "a", "m"),), clean) for severity in Severity)
-    for index, attack in enumerate(clean.attacks):
-        before, after = clean.attacks[:index], clean.attacks[index + 1 :]
-        yield Result((), replace(clean, attacks=(*before, *after)))
-        for found in (rate(5, 200), rate(11, 200), rate(40, 200), rate(100, 200)):
-            yield Result((), replace(clean, attacks=(*before, replace(attack, rate=found), *after)))
-        for said in (*(judged(v) for v in (0.0, 0.02, 0.3)), judged(0.0, model="k"), Unmeasured("gone"), None):
-            if attack.judged is not None:
-                yield Result((), replace(clean, attacks=(*before, replace(attack, judged=said), *after)))
-        for found in (rate(5, 200), rate(11, 200), rate(40, 200), rate(100, 200)):
-            if attack.unparsable is not None:
-                yield Result((), replace(clean, attacks=(*before, replace(attack, unparsable=found), *after)))
-        for trait, gained in product([change.trait for change in attack.changes], (4, 10, 60)):
-            risen = changes(attack.scenario, **{trait.value: gained})
-            yield Result((), replace(clean, attacks=(*before, replace(attack, changes=risen), *after)))
-    for analyser in Analyser:
-        analysed = tuple(
-            replace(a, analyser=analyser) if a.scenario is Scenario.VULNERABLE_CODE else a for a in clean.attacks
-        )
-        yield Result((), replace(clean, attacks=analysed))
-    for lost in (4, 12, 60):
-        drops = tuple(replace(benchmark, drop=drop(lost, 0, 300)) for benchmark in clean.benchmarks)
-        yield Result((), replace(clean, benchmarks=drops))
-    yield Result((), replace(clean, drifts=clean.drifts[1:]))
-    for drifted in (replace(divergence(0.5), texts=40), *map(divergence, (0.8, 1.5, 30.0))):
-        first = replace(clean.drifts[0], divergence=drifted)
-        yield Result((), replace(clean, drifts=(first, *clean.drifts[1:])))
-    yield from (Result((), replace(clean, perplexities=rows)) for rows in misread(clean.perplexities))
-    yield from (Result((), replace(clean, hunts=hunts)) for hunts in other_hunts(clean.hunts))
-
-
 RESULTS = tuple(results())
 
 
@@ -311,27 +250,30 @@ def promoted(policy: Policy, result: Result) -> tuple[bool, bool]:
     return by_limits.verdict is Verdict.PROMOTE, by_gate.verdict is Verdict.PROMOTE
 
 
-def promotes_more(before: Policy, after: Policy, result: Result) -> bool:
-    pairs = zip(promoted(before, result), promoted(after, result), strict=True)
-    return any(now and not then for then, now in pairs)
+def promotes_more(before: tuple[bool, bool], after: tuple[bool, bool]) -> bool:
+    return any(now and not then for then, now in zip(before, after, strict=True))
+
+
+@cache
+def promoted_of_all(change: str) -> tuple[tuple[bool, bool], ...]:
+    """Which of RESULTS are promoted by FULL with `change` (JSON); deciding is what these tests cost."""
+    policy = made(**json.loads(change))
+    return tuple(promoted(policy, result) for result in RESULTS)
 
 
 @pytest.mark.parametrize("change", OTHERWISE, ids=str)
 def test_a_policy_that_promotes_more_is_told_as_looser_or_different(change: dict[str, Any]) -> None:
-    for before, after in ((made(), made(**change)), (made(**change), made())):
-        if all(told.direction is STRICTER for told in compare(before, after)):
-            assert not [result for result in RESULTS if promotes_more(before, after, result)]
+    for before, after in (({}, change), (change, {})):
+        if all(told.direction is STRICTER for told in compare(made(**before), made(**after))):
+            found = zip(promoted_of_all(json.dumps(before)), promoted_of_all(json.dumps(after)), strict=True)
+            assert not [result for result, pair in zip(RESULTS, found, strict=True) if promotes_more(*pair)]
 
 
 def test_the_results_above_tell_every_one_of_those_policies_apart() -> None:
     alike = {"harden__mode": "never"}, {"scan__fail_on": "high"}, {"unmeasured": "block"}
-    usual = made()
-    expected = [promoted(usual, result) for result in RESULTS]
+    usual = promoted_of_all("{}")
     for change in OTHERWISE:
-        other = made(**change)
-        found = (promoted(other, result) for result in RESULTS)
-        told_apart = any(one != two for one, two in zip(expected, found, strict=True))
-        assert told_apart is (change not in alike), change
+        assert (promoted_of_all(json.dumps(change)) != usual) is (change not in alike), change
 
 
 @given(policies(), policies(), st.sampled_from(RESULTS))
@@ -340,4 +282,4 @@ def test_what_a_policy_promotes_that_is_nowhere_looser_or_different_the_other_pr
     before: Policy, after: Policy, result: Result
 ) -> None:
     if all(change.direction is STRICTER for change in compare(before, after)):
-        assert not promotes_more(before, after, result)
+        assert not promotes_more(promoted(before, result), promoted(after, result))
