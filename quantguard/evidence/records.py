@@ -10,6 +10,8 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +21,8 @@ from quantguard.core.errors import EvidenceError, StaleWorkError
 
 T = TypeVar("T")
 
+# Making one takes longer than most records take to read.
+_adapter: Callable[[Any], TypeAdapter[Any]] = lru_cache(maxsize=256)(TypeAdapter)
 VERSION = 1
 _MAX_BYTES = 64 * 1024 * 1024
 
@@ -67,7 +71,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def to_plain(kind: type[T] | Any, body: T) -> Any:
     """`body`, an instance of the frozen dataclass (or union) `kind`, as JSON types."""
-    return TypeAdapter(kind).dump_python(body, mode="json")
+    return _adapter(kind).dump_python(body, mode="json")
 
 
 def from_plain(kind: type[T], value: object) -> T:
@@ -80,7 +84,7 @@ def from_plain(kind: type[T], value: object) -> T:
     """
     name = getattr(kind, "__name__", kind)
     try:
-        adapter = TypeAdapter(kind)
+        adapter: TypeAdapter[T] = _adapter(kind)
         body = adapter.validate_json(canonical_json(value))
         same = _holds(adapter.dump_python(body, mode="json"), value)
     except (ValidationError, ValueError) as error:
@@ -96,7 +100,8 @@ def _holds(whole: object, part: object) -> bool:
         return part.keys() <= whole.keys() and all(_holds(whole[key], value) for key, value in part.items())
     if isinstance(whole, list) and isinstance(part, list):
         return len(whole) == len(part) and all(map(_holds, whole, part))
-    return canonical_json(whole) == canonical_json(part)
+    # As JSON writes them: 1 is neither 1.0 nor true.
+    return type(whole) is type(part) and repr(whole) == repr(part)
 
 
 def write_record(path: Path, schema: str, kind: type[T], body: T, *, inputs: str) -> str:
