@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -18,10 +18,13 @@ from quantguard.core.attestation import Attested, Binding, moment
 from quantguard.core.errors import EvidenceError
 from quantguard.core.model import VersionIdentity
 from quantguard.core.verdict import Decision, Verdict
+from quantguard.core.waiver import WaiverState
 from quantguard.evidence.trusted import TrustedKeys
 from quantguard.policy.evidence import asked
 from quantguard.policy.load import LoadedPolicy
+from quantguard.policy.schema import Policy
 from quantguard.policy.subject import decide_subject
+from quantguard.policy.waivers import apply_waivers
 
 MOST_SKEW: Final = timedelta(minutes=5)  # by which the gate's clock may be ahead of this one
 _SHOWN_REASONS: Final = 5
@@ -93,16 +96,17 @@ def admit_opened(opened: Opened, asked_for: Binding | VersionIdentity, rules: Ru
         if (refused := check(opened, asked_for, rules, now)) is not None:
             return refused
     attested = opened.attested
-    decision = decide_again(attested, rules.policy, now)
+    decision = decide_again(attested, rules.policy.policy, now)
     if decision.verdict is not Verdict.PROMOTE:
-        return _not_met(attested, decision, rules)
+        return _expired_waiver(attested, rules, decision) or _not_met(attested, decision, rules)
     return Admitted(attested, decision, _valid(opened, rules, now)[0])
 
 
-def decide_again(attested: Attested, policy: LoadedPolicy, now: datetime) -> Decision:
-    """What `policy` says of what was measured, with the waivers that were signed, at their age `now`."""
-    del now  # waivers are not applied yet: without them the answer is the stricter one
-    return decide_subject(policy.policy, attested.subject, attested.findings, attested.measurements)
+def decide_again(attested: Attested, policy: Policy, now: datetime) -> Decision:
+    """What `policy` says of what was measured, with the waivers that were signed, at their age `now` (UTC)."""
+    decision = decide_subject(policy, attested.subject, attested.findings, attested.measurements)
+    digest = attested.binding.model_digest
+    return apply_waivers(decision, attested.waivers, policy, model_digest=digest, today=now.astimezone(UTC).date())
 
 
 def other_inputs(attested: Attested, policy: LoadedPolicy) -> tuple[str, ...]:
@@ -188,6 +192,18 @@ def _probes(opened: Opened, asked_for: Binding | VersionIdentity, rules: Rules, 
     identity = opened.decided.binding.identity
     message = f"{identity} was not asked what the policy {rules.policy.policy.name} asks: {', '.join(other)}"
     return Refused(Rule.OTHER_PROBES, message, f"run quantguard gate {identity} --policy {rules.policy.path}")
+
+
+def _expired_waiver(attested: Attested, rules: Rules, decision: Decision) -> Refused | None:
+    """Where only the age of waivers stands between the evidence and the policy, that is the reason."""
+    then = decide_again(attested, rules.policy.policy, moment(attested.decided_at))
+    expired = [applied.waiver for applied in decision.waivers if applied.state is WaiverState.EXPIRED]
+    if then.verdict is not Verdict.PROMOTE or not expired:
+        return None
+    told = ", ".join(f"{waiver.rule} ({waiver.scheme}) on {waiver.expires}" for waiver in expired[:_SHOWN_REASONS])
+    identity = attested.binding.identity
+    message = f"waivers that {identity} needs have expired: {told}"
+    return Refused(Rule.WAIVER_EXPIRED, message, "have them approved again, and gate it with the new waivers")
 
 
 def _not_met(attested: Attested, decision: Decision, rules: Rules) -> Refused:

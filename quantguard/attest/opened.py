@@ -29,19 +29,24 @@ class Opened:
     @property
     def attested(self) -> Attested:
         """Both statements as one."""
-        return Attested(
-            binding=self.decided.binding,
-            subject=self.decided.subject,
-            measurements=self.measured.measurements,
-            findings=self.measured.findings,
-            inputs=self.measured.inputs,
-            policy_digest=self.decided.policy_digest,
-            policy_name=self.decided.policy_name,
-            measured_at=self.measured.measured_at,
-            decided_at=self.decided.decided_at,
-            verdict=self.decided.verdict,
-            waivers=self.decided.waivers,
-        )
+        return attested(self.measured, self.decided)
+
+
+def attested(measured: Measured, decided: Decided) -> Attested:
+    """What two statements about the same bytes say together."""
+    return Attested(
+        binding=decided.binding,
+        subject=decided.subject,
+        measurements=measured.measurements,
+        findings=measured.findings,
+        inputs=measured.inputs,
+        policy_digest=decided.policy_digest,
+        policy_name=decided.policy_name,
+        measured_at=measured.measured_at,
+        decided_at=decided.decided_at,
+        verdict=decided.verdict,
+        waivers=decided.waivers,
+    )
 
 
 def open_evidence(pair: SignedPair, keys: TrustedKeys) -> Opened:

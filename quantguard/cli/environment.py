@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from quantguard.core.attestation import DEFAULT_ENVIRONMENT
 from quantguard.core.errors import UsageError
 
 _CLONE_NEWUSER: Final = 0x10000000
@@ -27,6 +28,8 @@ JUDGE_KEY_FILE: Final = "QUANTGUARD_JUDGE_KEY_FILE"
 JUDGE_ENDPOINT: Final = "QUANTGUARD_JUDGE_ENDPOINT"
 _JUDGE: Final = frozenset({JUDGE_KEY, JUDGE_KEY_FILE, JUDGE_ENDPOINT})
 _LONGEST_KEY: Final = 16_384  # characters
+SIGNING_KEY: Final = "QUANTGUARD_SIGNING_KEY"  # PEM; only the third room is told
+ENVIRONMENT: Final = "QUANTGUARD_ENVIRONMENT"
 EXECUTOR_IMAGE: Final = "QUANTGUARD_EXECUTOR_IMAGE"
 # How this machine reaches its container engine, docker or podman.
 _ENGINE: Final = frozenset({
@@ -152,9 +155,13 @@ def git_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
-def registry_environment(uri: str | None) -> dict[str, str]:
-    """The environment of a process that talks to the registry, whose address may hold a password: no argument."""
-    others = {name: value for name, value in os.environ.items() if name not in _JUDGE}
+def registry_environment(uri: str | None, *, signs: bool = False) -> dict[str, str]:
+    """The environment of a process that talks to the registry, whose address may hold a password: no argument.
+
+    The signing key is passed on only where it `signs`.
+    """
+    hidden = _JUDGE if signs else _JUDGE | {SIGNING_KEY}
+    others = {name: value for name, value in os.environ.items() if name not in hidden}
     return {**others, **({"MLFLOW_TRACKING_URI": uri} if uri else {})}
 
 
@@ -194,6 +201,16 @@ def judge_key() -> str:
     except (OSError, UnicodeDecodeError) as error:
         remedy = f"name a file that holds the key, or set {JUDGE_KEY}"
         raise UsageError(f"the judge's key cannot be read: {error}", path=Path(name), remedy=remedy) from error
+
+
+def take_signing_key() -> str:
+    """QUANTGUARD_SIGNING_KEY, which is then gone from this process's environment; empty without one."""
+    return os.environ.pop(SIGNING_KEY, "")
+
+
+def environment_word() -> str:
+    """QUANTGUARD_ENVIRONMENT, or `default`."""
+    return os.environ.get(ENVIRONMENT) or DEFAULT_ENVIRONMENT
 
 
 def executor_image() -> str:

@@ -22,6 +22,7 @@ from quantguard.cli.environment import (
 from quantguard.cli.errands import THE_POLICYS, JudgeGiven, do_errands, errand_environment
 from quantguard.cli.options import DIRECTORY, FILE, common, examples, judge_options
 from quantguard.cli.progress import printable, progress_shown
+from quantguard.cli.signing import NOTHING_SIGNED, SigningGiven, signer_given, signing_options
 from quantguard.cli.spawn import spawn
 from quantguard.core.errand import ErrandKind
 from quantguard.core.model import LocalDirectory, parse_model_ref
@@ -62,6 +63,7 @@ class Asked:
     seed: int
     quiet: bool
     judge: JudgeGiven = THE_POLICYS
+    signing: SigningGiven = NOTHING_SIGNED
 
 
 @click.command(
@@ -76,6 +78,7 @@ quantguard gate models:/assistant/3 --policy policies/standard.yaml --stage asse
 @click.option("--tracking-uri", "given_uri", help="MLflow server. Default: MLFLOW_TRACKING_URI.")
 @click.option("--work", "root", type=DIRECTORY, help="Where the job's files go; a rerun there resumes.")
 @click.option("--stage", type=click.Choice([s.value for s in Stage]), help="Run one room only.")
+@signing_options
 @judge_options
 @common
 def gate(
@@ -85,6 +88,8 @@ def gate(
     given_uri: str | None,
     root: Path | None,
     stage: str | None,
+    key_file: Path | None,
+    environment: str | None,
     judge_endpoint: str | None,
     judge_key_file: Path | None,
     outputs: tuple[str, ...],
@@ -104,11 +109,20 @@ def gate(
     from quantguard.report.write import parse_output
 
     files = [parse_output(output) for output in outputs]
+    signing = SigningGiven(key_file, environment)
+    signing.word()
     policy = load_policy(policy_file)
     job = make_job(ref, policy, seed=seed)
     work = Work((root or default_root(job, Path("quantguard-work"))).absolute(), job, policy)
     asked = Asked(
-        ref, policy_file, tracking_uri(given_uri), device, seed, quiet, JudgeGiven(judge_endpoint, judge_key_file)
+        ref,
+        policy_file,
+        tracking_uri(given_uri),
+        device,
+        seed,
+        quiet,
+        JudgeGiven(judge_endpoint, judge_key_file),
+        signing,
     )
     code = run_stage(Stage(stage), work, asked) if stage is not None else run_all(work, asked)
     if stage not in (Stage.FETCH.value, Stage.JUDGE.value, Stage.EXECUTE.value) and is_assessed(work):
@@ -119,6 +133,10 @@ def gate(
 def run_all(work: Work, asked: Asked) -> ExitCode:
     """Fetch, assess, publish, each in a process of its own; stops at the first that does not finish."""
     hide_from_children()
+    if asked.signing.key is not None:  # that it cannot be read is told now, not after hours of measuring
+        from quantguard.evidence.keys import read_signer
+
+        read_signer(asked.signing.key)
     (work.evidence / "outcome.json").unlink(missing_ok=True)  # of an earlier run; assess makes it again
     work.errands.forget_awaited()
     shutil.rmtree(work.report, ignore_errors=True)
@@ -140,6 +158,7 @@ def run_all(work: Work, asked: Asked) -> ExitCode:
 def _spawn(stage: Stage, work: Work, asked: Asked) -> ExitCode:
     arguments = ["gate", asked.ref, "--policy", str(asked.policy), "--work", str(work.root), "--stage", stage.value]
     arguments += ["--device", asked.device, "--seed", str(asked.seed), *(["--quiet"] if asked.quiet else [])]
+    arguments += asked.signing.arguments() if stage is Stage.PUBLISH else []
     return spawn(f"{stage.value} stage", arguments, _environment(stage, work, asked))
 
 
@@ -147,7 +166,7 @@ def _environment(stage: Stage, work: Work, asked: Asked) -> dict[str, str]:
     """What the process of a stage is told of the outside."""
     match stage:
         case Stage.FETCH | Stage.PUBLISH:
-            return registry_environment(asked.tracking_uri)
+            return registry_environment(asked.tracking_uri, signs=stage is Stage.PUBLISH)
         case Stage.ASSESS:
             work.scratch.mkdir(parents=True, exist_ok=True)
             return sealed_environment(work.scratch)
@@ -208,9 +227,14 @@ def _publish(work: Work, asked: Asked) -> ExitCode:
     stay_quiet()
     from quantguard.gate.publish import decided, publish
     from quantguard.gate.registries import registry_for
+    from quantguard.gate.signing import Signing
 
+    signer = signer_given(asked.signing)
+    sign = None if signer is None else Signing(signer, asked.signing.word()).sign
     with progress_shown(quiet=asked.quiet) as progress:
-        publish(work, registry_for(asked.ref, asked.tracking_uri), progress=progress)
+        publish(work, registry_for(asked.ref, asked.tracking_uri), sign=sign, progress=progress)
+    if signer is None and not asked.quiet:
+        click.echo("publish: the evidence is not signed (quantguard keys generate makes a key; give --key)", err=True)
     return exit_code(decided(work, work.require_fetched()), asked.ref)
 
 

@@ -14,8 +14,10 @@ from quantguard.cli.canary import canary
 from quantguard.cli.check import check
 from quantguard.cli.demo import demo
 from quantguard.cli.errands import errand
+from quantguard.cli.evidence import evidence
 from quantguard.cli.gate import gate
 from quantguard.cli.harden import harden
+from quantguard.cli.keys import keys
 from quantguard.cli.ledger import ledger
 from quantguard.cli.load import load
 from quantguard.cli.policy import policy
@@ -51,7 +53,7 @@ def cli() -> None:
     """
 
 
-for command in (gate, scan, harden, verify, check, load, policy, canary, demo, errand, ledger):
+for command in (gate, scan, harden, verify, check, load, policy, canary, keys, evidence, ledger, demo, errand):
     cli.add_command(command)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from quantguard.checkpoint.digest import model_digest
@@ -21,6 +23,7 @@ from quantguard.gate.hunting import trigger_request
 from quantguard.gate.outcome import Judged, decide_both, decide_original
 from quantguard.gate.plan import hardening_plan
 from quantguard.gate.replay import write_asked
+from quantguard.gate.times import keep_time
 from quantguard.gate.work import Assessment, Fetched, Hardened, Scanned, Work
 from quantguard.harden.harden import HardenRequest, harden
 from quantguard.policy.load import LoadedPolicy
@@ -45,6 +48,7 @@ class Room:
     device: str  # cpu or cuda:N
     network: str  # none or reachable
     progress: Progress = silent
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
 def assess(work: Work, room: Room) -> Assessment:
@@ -80,6 +84,7 @@ def _assess(work: Work, room: Room) -> Assessment:
         final=lambda measured: _final(work, measured),
     )
     original = settled(work, "measurements-original", original, inputs)
+    keep_time(work, original, room.clock())
     policy = work.policy.policy
     decision = decide_original(policy, scanned.findings, original)
     schemes, note = hardening_plan(policy, scanned.findings, original, decision)
@@ -117,7 +122,9 @@ def _harden_and_measure(
         lambda: _measure(work, Subject.HARDENED, hardened, room, reference=original),
         final=lambda measured: _final(work, measured),
     )
-    return Judged(scanned.findings, settled(work, "measurements-hardened", measured, inputs, reference=original))
+    measured = settled(work, "measurements-hardened", measured, inputs, reference=original)
+    keep_time(work, measured, room.clock())
+    return Judged(scanned.findings, measured)
 
 
 def _final(work: Work, measured: Measurements) -> bool:

@@ -35,7 +35,7 @@ def _fetch(work: Work, registry: Registry, identity: VersionIdentity, progress: 
     before = read_record(work.fetched, "fetched", Fetched, inputs=work.asked.digest)
     if before is not None and before.identity == identity and _intact(work, before):
         return before
-    for stale in (work.model, work.hardened, work.evidence, work.errands.root, work.scratch, work.report):
+    for stale in (work.model, work.hardened, work.evidence, work.errands.root, work.scratch, work.report, work.signed):
         shutil.rmtree(stale, ignore_errors=True)
     work.fetched.unlink(missing_ok=True)
     work.published.unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
 from quantguard.checkpoint.digest import model_digest
@@ -14,17 +16,23 @@ from quantguard.core.progress import Progress, silent
 from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
 from quantguard.evidence.records import digest_of, read_record, to_plain, write_record
 from quantguard.gate.outcome import Judged, decide_both
-from quantguard.gate.work import Fetched, Hardened, Job, PublishedRecord, Scanned, Work, read_assessment
+from quantguard.gate.work import Fetched, Hardened, Job, PublishedRecord, Scanned, Signed, Work, read_assessment
 from quantguard.registry.interface import Publication, Registry
 
 _AGAIN = "run --stage assess again"
 
+Sign = Callable[[Work, VersionIdentity, str, Decision], Signed]
+"""Signs what was decided about the bytes of a digest, as they are registered: `gate.signing.Signing.sign`."""
 
-def publish(work: Work, registry: Registry, *, progress: Progress = silent) -> PublishedRecord:
+
+def publish(
+    work: Work, registry: Registry, *, sign: Sign | None = None, progress: Progress = silent
+) -> PublishedRecord:
     """Do in the registry what the policy says about the measurements.
 
     The verdict is decided again from the stored measurements, never read from a file. Killed anywhere and run again,
-    it ends in the same state; the alias moves last, and only if it is not there yet.
+    it ends in the same state; the alias moves last, and only if it is not there yet. With `sign`, what was decided
+    about each version is signed and kept with it before that, whatever the verdict.
 
     Raises:
         EvidenceError: assess has not finished, or its files do not belong to these bytes.
@@ -34,7 +42,7 @@ def publish(work: Work, registry: Registry, *, progress: Progress = silent) -> P
     with work.opened():
         work.published.unlink(missing_ok=True)  # a run that fails now must not show what an earlier one did
         fetched = work.require_fetched()
-        record = _apply(work, fetched, registry, progress)
+        record = _apply(work, fetched, registry, _Signer(sign), progress)
         shutil.rmtree(work.scratch, ignore_errors=True)
         write_record(work.published, "published", PublishedRecord, record, inputs=work.asked.digest)
     return record
@@ -82,26 +90,49 @@ def require_hardened(work: Work) -> Hardened:
     return hardened
 
 
-def _apply(work: Work, fetched: Fetched, registry: Registry, progress: Progress) -> PublishedRecord:
+class _Signer:
+    """Signs publications where there is a key, and knows what it has signed."""
+
+    def __init__(self, sign: Sign | None) -> None:
+        self._sign = sign
+        self._bundles: list[str] = []
+
+    def signed(
+        self, work: Work, publication: Publication, identity: VersionIdentity, decision: Decision
+    ) -> Publication:
+        """The publication with its evidence signed; as it is without a key."""
+        if self._sign is None:
+            return publication
+        signed = self._sign(work, identity, publication.model_digest, decision)
+        self._bundles.append(str(signed.bundle))
+        return replace(publication, tags=signed.tags, bundle=signed.bundle)
+
+    def record(self, events: tuple[str, ...], evidence: str, derivative: VersionIdentity | None) -> PublishedRecord:
+        """What was published, the bundle of what is used first."""
+        return PublishedRecord(events, evidence, derivative, tuple(reversed(self._bundles)))
+
+
+def _apply(work: Work, fetched: Fetched, registry: Registry, signer: _Signer, progress: Progress) -> PublishedRecord:
     outcome = decided(work, fetched)
     alias, identity = work.policy.policy.registry.alias, fetched.identity
     original = _publication(work, identity, fetched.model_digest, outcome.original)
+    original = signer.signed(work, original, identity, outcome.original)
     if outcome.hardened is not None and outcome.promoted is Subject.HARDENED:
         hardened_digest = require_hardened(work).model_digest
         repaired = _publication(work, identity, hardened_digest, outcome.hardened)
         derivative = registry.register_derivative(
             identity, work.hardened, publication=repaired, source_digest=fetched.model_digest, progress=progress
         )
+        repaired = signer.signed(work, repaired, derivative, outcome.hardened)  # its number is known only now
         if isinstance(parse_model_ref(work.asked.ref), LocalDirectory):  # nothing was registered
             blocked = registry.block(identity, alias=alias, publication=original)
-            return PublishedRecord(blocked.events, blocked.evidence, None)
+            return signer.record(blocked.events, blocked.evidence, None)
         _require_bytes(work, registry, derivative, hardened_digest)
         # The alias goes straight from the original to its derivative: consumers never find it missing.
         promoted = registry.promote(derivative, alias=alias, publication=repaired)
         blocked = registry.block(identity, alias=alias, publication=original)
         registered = f"hardened derivative registered as version {derivative.version}"
-        events = (registered, *promoted.events, *blocked.events)
-        return PublishedRecord(events, promoted.evidence, derivative)
+        return signer.record((registered, *promoted.events, *blocked.events), promoted.evidence, derivative)
     match outcome.verdict:
         case Verdict.PROMOTE:
             _require_bytes(work, registry, identity, fetched.model_digest)
@@ -112,7 +143,7 @@ def _apply(work: Work, fetched: Fetched, registry: Registry, progress: Progress)
             published = registry.hold(identity, publication=original)
         case _:
             assert_never(outcome.verdict)
-    return PublishedRecord(published.events, published.evidence, None)
+    return signer.record(published.events, published.evidence, None)
 
 
 def _require_bytes(work: Work, registry: Registry, identity: VersionIdentity, digest: str) -> None:

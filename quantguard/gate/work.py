@@ -9,6 +9,7 @@
     work/errands/done/         what they answered
     work/scratch/              what a room needs only while it works
     work/report/               the same in forms for readers and programs
+    work/signed/               a bundle of signed evidence for each set of bytes, where there is a key
     work/published.json        what was done in the registry
 
 Each room has folders of its own to write in, so that a container may be given the rest read-only: assess writes in
@@ -91,6 +92,15 @@ class PublishedRecord:
     events: tuple[str, ...]  # what happened in the registry, one sentence each, in order
     evidence: str  # where the registry keeps the evidence; empty where it keeps none
     derivative: VersionIdentity | None
+    bundles: tuple[str, ...] = ()  # directories of signed evidence, of what is used first; none without a key
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What was signed of one set of bytes."""
+
+    tags: tuple[tuple[str, str], ...]  # of the version
+    bundle: Path  # directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,10 @@ class Work:
     @property
     def report(self) -> Path:
         return self.root / "report"
+
+    @property
+    def signed(self) -> Path:
+        return self.root / "signed"
 
     @property
     def published(self) -> Path:

@@ -27,6 +27,8 @@ class Publication:
     policy: str  # name and digest
     evidence_digest: str  # sha256:HEX over the evidence files
     evidence: Path  # directory of evidence files to attach
+    tags: tuple[tuple[str, str], ...] = ()  # signed evidence, to be kept with the version before an alias moves
+    bundle: Path | None = None  # directory of what was signed, to attach too; None where nothing was
 
 
 @dataclass(frozen=True, slots=True)

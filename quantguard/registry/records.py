@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT: Final = "quantguard"
 EVIDENCE: Final = "evidence"  # directory of the run that holds the evidence files
+BUNDLES: Final = "bundles"  # directory of the run that holds what was signed, one directory a set of bytes
 # MLflow allows 100,000 characters; servers before 2.16 on SQL databases kept 5,000.
 _TAG_LIMIT: Final = 5000
 
@@ -45,6 +46,8 @@ def record_evidence(client: MlflowClient, roots: ArtifactRoots, publication: Pub
         raise EvidenceError("no evidence to attach", path=publication.evidence, remedy="run the assess stage first")
     run = _job_run(client, roots, publication.job)
     client.log_artifacts(run.run_id, str(publication.evidence), EVIDENCE)
+    if publication.bundle is not None:
+        client.log_artifacts(run.run_id, str(publication.bundle), f"{BUNDLES}/{publication.bundle.name}")
     return run
 
 
@@ -81,6 +84,8 @@ PROMOTED = "quantguard.promoted"
 
 
 def version_tags(publication: Publication, run: JobRun) -> dict[str, str]:
+    bundle = publication.bundle
+    signed = {} if bundle is None else {"quantguard.bundle": f"runs:/{run.run_id}/{BUNDLES}/{bundle.name}"}
     return {
         "quantguard.verdict": publication.verdict.value,
         "quantguard.reason": tag_text(" | ".join(publication.reasons)),
@@ -89,6 +94,8 @@ def version_tags(publication: Publication, run: JobRun) -> dict[str, str]:
         "quantguard.model_digest": publication.model_digest,
         "quantguard.policy": tag_text(publication.policy),
         "quantguard.job": publication.job,
+        **signed,
+        **dict(publication.tags),
     }
 
 
