@@ -89,9 +89,8 @@ def show(*, bundle: Path, keys: Path, form: str) -> int:
     for reason in decided.reasons:
         click.echo(f"  {reason.outcome.value}: {printable(reason.sentence())}")
     for waiver in decided.waivers:
-        click.echo(
-            f"  waiver: {printable(f'{waiver.rule} ({waiver.scheme}) until {waiver.expires}, {waiver.approver}')}"
-        )
+        told = f"{waiver.rule} ({waiver.scheme}) until {waiver.expires}, approved by {waiver.approver}"
+        click.echo(f"  waiver: {printable(told)}")
     for name, digest in decided.files:
         click.echo(f"  {digest}  {printable(name)}")
     return ExitCode.PASSED

@@ -24,7 +24,7 @@ from quantguard.policy.load import LoadedPolicy, load_policy
 from quantguard.policy.subject import decide_subject
 from tests.policy.made import POLICY, measured
 
-NOW = datetime(2026, 11, 27, 20, 0, 0, tzinfo=UTC)
+NOW = datetime(2026, 11, 20, 20, 0, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32
 IDENTITY = VersionIdentity("assistant", "3", "models:/m-17", 1_795_000_000_000, "r1")
 BINDING = Binding(IDENTITY, DIGEST, "production")

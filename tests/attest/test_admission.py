@@ -123,7 +123,7 @@ def test_evidence_counts_as_long_as_the_policy_says(rules: Rules, age: float) ->
 
 def test_a_new_decision_does_not_make_measurements_younger(rules: Rules, tmp_path: Path) -> None:
     month = replace(rules, policy=write_made_policy(tmp_path / "other", evidence={"max_age_days": 7}))
-    tags = signed_tags(rules.policy, at=NOW - days(8), changes={"decided_at": "2026-11-27T20:00:00Z"})
+    tags = signed_tags(rules.policy, at=NOW - days(8), changes={"decided_at": "2026-11-20T20:00:00Z"})
     assert isinstance(admit(tags, IDENTITY, rules, now=NOW), Admitted)
     assert refused(admit(tags, IDENTITY, month, now=NOW)) == Rule.STALE
 
