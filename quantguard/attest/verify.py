@@ -16,12 +16,14 @@ from quantguard.attest.admission import decide_again, other_inputs
 from quantguard.attest.bundle import (
     DECISION,
     MEASUREMENTS,
+    MODEL_SIGNATURE,
     POLICY,
     digest_bytes,
     members,
     read_member,
     read_pair,
 )
+from quantguard.attest.model_signature import verify_model
 from quantguard.attest.opened import Opened, open_evidence
 from quantguard.checkpoint.digest import model_digest
 from quantguard.core.attestation import moment
@@ -172,6 +174,8 @@ def _model(asked: Asked, opened: Opened) -> tuple[State, str]:
     found = model_digest(asked.model)
     if found != opened.decided.binding.model_digest:
         return State.FAILED, f"{asked.model} holds other bytes: {found}"
+    if MODEL_SIGNATURE in dict(opened.decided.files):
+        verify_model(asked.model, read_member(asked.bundle, MODEL_SIGNATURE), asked.keys)
     return State.OK, f"{asked.model} holds the bytes that were measured"
 
 

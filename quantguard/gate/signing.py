@@ -15,6 +15,8 @@ from quantguard import __version__
 from quantguard.attest.admission import MOST_SKEW, Refused, Rules, admit_opened
 from quantguard.attest.bundle import (
     ENVIRONMENT,
+    ML_BOM,
+    MODEL_SIGNATURE,
     POLICY,
     digest_bytes,
     file_name,
@@ -23,9 +25,13 @@ from quantguard.attest.bundle import (
     read_pair,
     write_bundle,
 )
+from quantguard.attest.mlbom import Origin, ml_bom
+from quantguard.attest.model_signature import sign_manifest
+from quantguard.attest.opened import attested
 from quantguard.attest.statements import Decided, Measured
 from quantguard.attest.tags import to_tags
-from quantguard.core.attestation import Binding, moment, timestamp
+from quantguard.checkpoint.digest import manifest, named_digest
+from quantguard.core.attestation import Attested, Binding, moment, timestamp
 from quantguard.core.errors import EvidenceError
 from quantguard.core.measurement import Measurements
 from quantguard.core.model import VersionIdentity
@@ -36,7 +42,7 @@ from quantguard.evidence.records import canonical_json, digest_of, read_record, 
 from quantguard.evidence.trusted import TrustedKeys
 from quantguard.gate.facts import report_facts
 from quantguard.gate.times import measured_at
-from quantguard.gate.work import Scanned, Signed, Work, read_assessment
+from quantguard.gate.work import Hardened, Scanned, Signed, Work, read_assessment
 from quantguard.policy.evidence import asked
 from quantguard.report.write import FORMATS
 
@@ -65,7 +71,9 @@ class Signing:
         if read_record(record, "signed", str, inputs=inputs) is None or intact(folder, made.keys) is None:
             record.unlink(missing_ok=True)
             now = self.clock()
-            write_bundle(folder, made.measured(), made.decided(timestamp(now)), made.files(), self.signer)
+            measured, decided = made.measured(), made.decided(timestamp(now))
+            files = made.files() | made.signed_files(attested(measured, decided))
+            write_bundle(folder, measured, decided, files, self.signer)
             write_record(record, "signed", str, timestamp(now), inputs=inputs)
         self._require_admissible(made)
         return Signed(tuple(to_tags(read_pair(folder)).items()), folder)
@@ -155,6 +163,24 @@ class _Facts:
             found["waivers.yaml"] = waivers
         found[ENVIRONMENT] = canonical_json(self._environment()) + b"\n"
         return found
+
+    def signed_files(self, told: Attested) -> dict[str, bytes]:
+        """The bill of materials, and of what is promoted the signature of its bytes."""
+        directory = self.work.model if self.subject is Subject.ORIGINAL else self.work.hardened
+        listed = manifest(directory)
+        if named_digest(listed) != self.binding.model_digest:
+            raise EvidenceError("the bytes changed since they were measured", path=directory, remedy="gate them again")
+        found = {ML_BOM: ml_bom(told, self.decision, files=listed, origin=self._origin())}
+        if self.decision.verdict is Verdict.PROMOTE:
+            found[MODEL_SIGNATURE] = sign_manifest(listed, self.signer, name=str(self.binding.identity))
+        return found
+
+    def _origin(self) -> Origin | None:
+        if self.subject is Subject.ORIGINAL:
+            return None
+        fetched = self.work.require_fetched()
+        hardened = read_record(self.work.evidence / "hardening.json", "hardening", Hardened)
+        return None if hardened is None else Origin(fetched.identity, fetched.model_digest, hardened.summary)
 
     def _environment(self) -> dict[str, Any]:
         measured = self.measurements()
