@@ -46,9 +46,17 @@ def translate(
     misspelt = {_meant(details["loc"], root) for details in found if details["type"] == "extra_forbidden"}
     # A required key that is there, misspelt, is one problem and not two.
     told = [details for details in found if details["type"] != "missing" or tuple(details["loc"]) not in misspelt]
+    # Nor is a list of which an entry is wrong too short.
+    told = [d for d in told if d["type"] != "too_short" or not any(_within(other, d) for other in found)]
     if (KEY,) in misspelt:  # what it would bring in is not missing
         told = [details for details in told if details["type"] != "missing"]
     return sorted((_problem(document, details, root) for details in told), key=lambda problem: problem.line)
+
+
+def _within(details: ErrorDetails, other: ErrorDetails) -> bool:
+    """Whether the one problem is inside what the other is about."""
+    outer = other["loc"]
+    return len(details["loc"]) > len(outer) and details["loc"][: len(outer)] == outer
 
 
 def _meant(location: Sequence[str | int], root: type[BaseModel]) -> tuple[str | int, ...]:

@@ -24,7 +24,8 @@ def own_text(loaded: LoadedPolicy) -> str:
             return ""
         said = render({"x": replaced}).removeprefix("x:").strip() if _is_plain(replaced) else "another list"
         same = replaced == _at(written.own.values, location)
-        return f"{below.owner(location).called} says {'the same' if same else said}"
+        said = "the same" if same else said if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."
+        return f"{below.owner(location).called} says {said}"
 
     return render(written.own.document.values(), note)
 
@@ -60,6 +61,7 @@ def rule_lines(loaded: LoadedPolicy, pattern: str) -> tuple[str, ...]:
     return tuple(lines)
 
 
+_SHOWN = 60  # characters of what is replaced
 _HEAD = ("schema", "name", "extends")  # which every file says for itself
 
 

@@ -268,3 +268,10 @@ def test_a_task_that_reaches_outside_its_digest_is_refused(tmp_path: Path, old: 
         load_policy(path)
     assert caught.value.key == "benchmarks[0].path"
     assert words in str(caught.value)
+
+
+def test_a_list_with_one_wrong_entry_is_one_problem(tmp_path: Path) -> None:
+    path = write_policy(tmp_path, spoilt("schemes: [nf4, int8]", "schemes: [nf5]"))
+    (problem,) = (found for found in policy_problems(path) if found.key.startswith("schemes"))
+    assert str(problem).endswith("(did you mean nf4?)")
+    assert str(problem).startswith(f"{path}:5:11: schemes[0]: ")
