@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from quantguard.gate.replay import Replay
 
 _SHOWN = 6  # reasons of one model; JSON has all of them
+_LONGEST = 1000  # characters of a sentence
 _SCHEMA = "quantguard.policy-test/1"
 
 
@@ -62,12 +63,12 @@ def _lines(evidence: tuple[Path, ...], told: list[Replay | EvidenceError]) -> It
     width = max(len(str(where)) for where in evidence)
     for where, one in zip(evidence, told, strict=True):
         if isinstance(one, EvidenceError):
-            yield f"{where!s:<{width}}  cannot be replayed: {visible(one.message)} ({one.remedy})"
+            yield f"{where!s:<{width}}  cannot be replayed: {visible(one.message, _LONGEST)} ({one.remedy})"
             continue
         then, now = one.then.verdict.value, one.now.verdict.value
         yield f"{where!s:<{width}}  {then} -> {now}{f' ({one.note})' if one.note else ''}"
         changed = one.changed()
-        yield from (f"    {visible(reason.sentence())}" for reason in changed[:_SHOWN])
+        yield from (f"    {visible(reason.sentence(), _LONGEST)}" for reason in changed[:_SHOWN])
         if len(changed) > _SHOWN:
             yield f"    and {len(changed) - _SHOWN} more"
         yield from (f"    no longer: {rule} ({visible(at)})" for rule, at in one.gone()[:_SHOWN])

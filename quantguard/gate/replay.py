@@ -78,7 +78,7 @@ def replay(where: Path, policy: LoadedPolicy) -> Replay:
     if then.hardened is not None:
         hardened = _judged(folder, Subject.HARDENED)
     now = decide_both(policy.policy, original, hardened)
-    return Replay(where, then, now, _note(policy, now))
+    return Replay(where, then, now, _note(policy, then, now))
 
 
 def _other(record: AskedRecord, policy: LoadedPolicy) -> tuple[str, ...]:
@@ -101,13 +101,19 @@ def _required(folder: Path, name: str, kind: type[T]) -> T:
     return found
 
 
-def _note(policy: LoadedPolicy, now: GateOutcome) -> str:
+def _note(policy: LoadedPolicy, then: GateOutcome, now: GateOutcome) -> str:
+    decisions = [decision for decision in (then.original, then.hardened) if decision is not None]
+    waived = ["the waivers of that job are left out"] if any(decision.waived() for decision in decisions) else []
+    return "; ".join([*waived, *_hardening_note(policy, now)])
+
+
+def _hardening_note(policy: LoadedPolicy, now: GateOutcome) -> list[str]:
     if now.promoted is Subject.ORIGINAL:
-        return ""
+        return []
     if now.hardened is not None:
-        return "hardened as the policy of that job said"
-    mode = policy.policy.harden.mode
-    return "" if mode is HardenMode.NEVER else "nothing was hardened then: gate it to see whether that helps"
+        return ["hardened as the policy of that job said"]
+    never = policy.policy.harden.mode is HardenMode.NEVER
+    return [] if never else ["nothing was hardened then: gate it to see whether that helps"]
 
 
 def _failures(outcome: GateOutcome) -> tuple[Reason, ...]:

@@ -240,7 +240,7 @@ def test_policy_validate_tells_the_good_from_the_bad(run: Run, tmp_path: Path) -
     assert ran.out == f"{good}: valid\n"
     ran = run("policy", "validate", good, typo)
     assert (ran.code, ran.out) == (4, f"{good}: valid\n")
-    assert f"{typo}:6: scan.fail_om:" in ran.err
+    assert f"{typo}:6:8: scan.fail_om:" in ran.err
     assert "did you mean fail_on" in ran.err
     assert run("policy", "validate", *sorted((ROOT / "policies").glob("*.yaml"))).code == 0
 
@@ -248,3 +248,17 @@ def test_policy_validate_tells_the_good_from_the_bad(run: Run, tmp_path: Path) -
 def test_policy_schema_is_the_one_that_is_checked_in(run: Run) -> None:
     ran = run("policy", "schema")
     assert (ran.code, ran.out) == (0, (ROOT / "policies" / "policy.schema.json").read_text())
+
+
+def test_policies_are_shown_explained_and_compared(run: Run, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("schema: quantguard.policy/1\nname: mine\nextends: standard\nconfidence: 0.9\n", encoding="utf-8")
+    assert "confidence: 0.9  # standard says 0.95" in run("policy", "show", mine).out.splitlines()
+    assert "  alias: champion  # standard, line" in run("policy", "show", mine, "--effective").out
+    told = run("policy", "explain", "perplexity.max_rise", "--policy", mine)
+    assert f"  {mine}:3:10: perplexity.max_rise: 0.2 (standard)" in told.out.splitlines()
+    assert (told.code, run("policy", "explain", "perplexty.max_rise").code) == (0, 4)
+    assert run("policy", "diff", mine, "standard").code == 0
+    ran = run("policy", "diff", "standard", mine, "--output", "json")
+    assert (ran.code, json.loads(ran.out)["answer"]) == (1, "looser")
+    assert run("policy", "diff", "standard", tmp_path / "none.yaml").code == 4
