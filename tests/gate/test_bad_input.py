@@ -181,14 +181,15 @@ def test_a_typo_in_the_policy_is_told_with_its_line_before_anything_is_done(
     mlflow_server: EmbeddedServer, client: MlflowClient, work: Path, tmp_path: Path
 ) -> None:
     policy = write_policy(tmp_path / "policy", POLICY.replace("max_upper_bound", "max_uper_bound"))
-    line = next(i for i, text in enumerate(policy.read_text().splitlines(), 1) if "max_uper_bound" in text)
+    lines = enumerate(policy.read_text().splitlines(), 1)
+    place = next(f"{i}:{text.index('max_uper') + 1}" for i, text in lines if "max_uper_bound" in text)
     before = picture(client)
     options = ("--policy", policy, "--tracking-uri", mlflow_server.uri, "--work", work)
     ran = quantguard("gate", "models:/any/1", *options)
     assert ran.code == 4
     assert "Traceback" not in ran.err
     key = "attack_success.content_injection.max_uper_bound"
-    assert f"{policy}:{line}: {key}:" in ran.err
+    assert f"{policy}:{place}: {key}:" in ran.err
     assert "did you mean max_upper_bound" in ran.err
     assert picture(client) == before
     assert not work.exists()
