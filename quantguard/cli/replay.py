@@ -35,9 +35,9 @@ quantguard policy test strict ./work --output json
 def replay_command(policy: Path, evidence: tuple[Path, ...], output: str) -> int:
     """Say what POLICY would have decided of what was measured before. Nothing is measured, nothing is promoted.
 
-    EVIDENCE is the work directory of a job of the gate, its evidence folder, or a bundle. It must have been asked what POLICY
-    asks: the same probes, prompts and tasks. Limits, schemes and confidence may differ; what was not measured holds.
-    Exit code 0: all would be promoted; 1: one would be blocked; 2: one would be held, or cannot be replayed.
+    EVIDENCE is the work directory of a job of the gate, its evidence folder, or a bundle. It must have been asked what
+    POLICY asks: the same probes, prompts and tasks. Limits, schemes and confidence may differ; what was not measured
+    holds. Exit code 0: all would be promoted; 1: one would be blocked; 2: one would be held, or cannot be replayed.
     """
     from quantguard.gate.replay import replay
 
