@@ -213,6 +213,11 @@ def environment_word() -> str:
     return os.environ.get(ENVIRONMENT) or DEFAULT_ENVIRONMENT
 
 
+def sigstore_token() -> str | None:
+    """SIGSTORE_ID_TOKEN, the variable that Sigstore's other clients read too."""
+    return os.environ.get("SIGSTORE_ID_TOKEN") or None
+
+
 def executor_image() -> str:
     """QUANTGUARD_EXECUTOR_IMAGE: what generated programs are run in; empty where none is named."""
     return os.environ.get(EXECUTOR_IMAGE, "")

@@ -17,6 +17,7 @@ from quantguard.cli.errands import errand
 from quantguard.cli.evidence import evidence
 from quantguard.cli.gate import gate
 from quantguard.cli.harden import harden
+from quantguard.cli.keyless import keyless
 from quantguard.cli.keys import keys
 from quantguard.cli.ledger import ledger
 from quantguard.cli.load import load
@@ -53,7 +54,7 @@ def cli() -> None:
     """
 
 
-for command in (gate, scan, harden, verify, check, load, policy, canary, keys, evidence, ledger, demo, errand):
+for command in (gate, scan, harden, verify, check, load, policy, canary, keys, keyless, evidence, ledger, demo, errand):
     cli.add_command(command)
 
 
