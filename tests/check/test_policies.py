@@ -300,3 +300,17 @@ def test_what_cannot_be_extended_is_an_error_at_the_extends(tmp_path: Path, name
     result = repository.check()
     assert (ERROR, f"{OWN}:3", rule) in told(result)
     assert said in messages(result)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "counterfactual: {prompts: own.jsonl, samples: 1, max_ratio: 2}",
+        "perplexity: {prompts: own.jsonl, samples: 40, max_rise: 0.2}",
+    ],
+)
+def test_prompts_of_every_section_are_read_from_the_tree(tmp_path: Path, section: str) -> None:
+    repository = with_policy(tmp_path)
+    repository.write("policies/own.jsonl", "".join(f'{{"prompt": "{i}"}}\n' for i in range(40)))
+    repository.write(PATH, f"{POLICY}{section}\n")
+    assert {rule for _, _, rule in told(repository.check())} == {"check.stricter"}
