@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,10 +13,12 @@ import pytest
 
 from quantguard.attest.admission import Admitted, Refused, Rule, Rules, admit
 from quantguard.attest.bundle import MODEL_SIGNATURE, intact
+from quantguard.attest.load import load_verified
 from quantguard.attest.tags import DECISION_TAG
 from quantguard.attest.verify import Asked, State, verify_bundle
+from quantguard.checkpoint.digest import model_digest
 from quantguard.cli.environment import SIGNING_KEY, registry_environment
-from quantguard.core.errors import EvidenceError
+from quantguard.core.errors import EvidenceError, NotAdmittedError
 from quantguard.core.model import RegisteredVersion
 from quantguard.core.verdict import Verdict
 from quantguard.evidence.keys import Signer, write_key_pair
@@ -64,6 +68,7 @@ def test_both_versions_are_signed_and_only_the_repaired_one_is_admitted(
         bundle = job.work / "signed" / subject
         assert verify_bundle(Asked(bundle, keys, datetime.now(UTC), model)).state is State.OK
         assert (bundle / MODEL_SIGNATURE).exists() == (subject == "hardened")
+    a_consumer_loads(job, key, tmp_path / "served")
     # The same command again signs nothing anew, so that no tag and no webhook tells of it.
     tags = [state.tags for state in job.versions()]
     assert quantguard(*job.command, "--stage", "publish", *signing).code == 0
@@ -72,6 +77,31 @@ def test_both_versions_are_signed_and_only_the_repaired_one_is_admitted(
     run = dict(hardened.tags)["quantguard.bundle"].removeprefix("runs:/").partition("/")
     listed = {file.path for file in client.list_artifacts(run[0], run[2])}
     assert f"{run[2]}/decision.dsse.json" in listed
+
+
+def a_consumer_loads(job: Job, key: Path, directory: Path) -> None:
+    """What holds the alias, and not what was repaired; OpenSSF's own command knows the bytes by the bundle."""
+    public = key.with_suffix(".pub.pem")
+    policy, uri = job.policy, job.uri
+    loaded = load_verified(
+        f"models:/{job.name}@champion",
+        directory,
+        keys=public,
+        policy=policy,
+        tracking_uri=uri,
+        environment="production",
+    )
+    assert loaded.identity.version == "2"
+    assert model_digest(directory) == model_digest(job.work / "hardened" / "model")
+    theirs = ("verify", "key", directory, "--public_key", public)
+    signature = job.work / "signed" / "hardened" / MODEL_SIGNATURE
+    command = [sys.executable, "-m", "model_signing", *map(str, (*theirs, "--signature", signature))]
+    assert "Verification succeeded" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with pytest.raises(NotAdmittedError, match=r"policy\.not-met"):
+        load_verified(
+            f"models:/{job.name}/1", directory, keys=public, policy=policy, tracking_uri=uri, environment="production"
+        )
+    assert not directory.exists()
 
 
 def signed_job(gated: GatedOnce, new_job: NewJob, work: Path) -> Job:
