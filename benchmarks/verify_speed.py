@@ -65,7 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--new", type=int, default=32, help="most new tokens of an answer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--smallest", type=int, default=8, help="fewest rows of a static batch")
-    parser.add_argument("--smallest", type=int, default=8, help="fewest rows of a static batch")
     parser.add_argument("--largest", type=int, default=256, help="most rows of a static batch")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
     return parser
