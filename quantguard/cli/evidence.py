@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import click
 
-from quantguard.cli.options import DIRECTORY, FILE, examples
+from quantguard.cli.options import DIRECTORY, examples
+from quantguard.cli.presets import POLICY
 from quantguard.cli.progress import printable
 from quantguard.core.verdict import ExitCode, Verdict
 
@@ -34,7 +35,7 @@ quantguard evidence verify bundle/ --key keys.yaml --model ./model --policy poli
 @click.argument("bundle", type=DIRECTORY)
 @click.option("--key", "keys", required=True, type=click.Path(path_type=Path), help="Public key, directory or keyring.")
 @click.option("--model", type=DIRECTORY, help="A directory: are its bytes those that were measured?")
-@click.option("--policy", "policy_file", type=FILE, help="A policy of yours: is it met too, today?")
+@click.option("--policy", "policy_file", type=POLICY, help="A policy of yours: is it met too, today?")
 @click.option("--any-verdict", is_flag=True, help="Exit 0 for genuine evidence of a refusal too.")
 @click.option("--output", "form", type=click.Choice(_FORMATS), default="text", show_default=True)
 def verify(

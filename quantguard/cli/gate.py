@@ -20,7 +20,8 @@ from quantguard.cli.environment import (
     tracking_uri,
 )
 from quantguard.cli.errands import THE_POLICYS, JudgeGiven, do_errands, errand_environment
-from quantguard.cli.options import DIRECTORY, FILE, common, examples, judge_options
+from quantguard.cli.options import DIRECTORY, common, examples, judge_options
+from quantguard.cli.presets import POLICY
 from quantguard.cli.progress import printable, progress_shown
 from quantguard.cli.signing import NOTHING_SIGNED, SigningGiven, signer_given, signing_options
 from quantguard.cli.spawn import spawn
@@ -74,7 +75,9 @@ quantguard gate models:/assistant/3 --policy policies/standard.yaml --stage asse
 """)
 )
 @click.argument("ref", metavar="MODEL")
-@click.option("--policy", "policy_file", required=True, type=FILE, help="What the model must show.")
+@click.option(
+    "--policy", "policy_file", required=True, type=POLICY, help="What the model must show: a file or a preset."
+)
 @click.option("--tracking-uri", "given_uri", help="MLflow server. Default: MLFLOW_TRACKING_URI.")
 @click.option("--work", "root", type=DIRECTORY, help="Where the job's files go; a rerun there resumes.")
 @click.option("--stage", type=click.Choice([s.value for s in Stage]), help="Run one room only.")

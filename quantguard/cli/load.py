@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from quantguard.cli.environment import stay_quiet, tracking_uri
-from quantguard.cli.options import DIRECTORY, FILE, examples
+from quantguard.cli.options import DIRECTORY, examples
+from quantguard.cli.presets import POLICY
 from quantguard.cli.progress import printable, progress_shown
 from quantguard.core.attestation import DEFAULT_ENVIRONMENT
 from quantguard.core.errors import UsageError
@@ -22,7 +23,7 @@ quantguard load models:/assistant/3 /srv/model --policy policy.yaml --key keys.y
 )
 @click.argument("model")
 @click.argument("directory", type=DIRECTORY)
-@click.option("--policy", "policy_file", type=FILE, required=True, help="What the model must meet, here and today.")
+@click.option("--policy", "policy_file", type=POLICY, required=True, help="What the model must meet, here and today.")
 @click.option(
     "--key",
     "keys",

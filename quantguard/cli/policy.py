@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from quantguard.cli.options import FILE, examples
-from quantguard.cli.presets import loaded_policy, policy_file
+from quantguard.cli.options import examples
+from quantguard.cli.presets import POLICY
 from quantguard.cli.replay import replay_command
 from quantguard.core.verdict import ExitCode
 
@@ -26,7 +26,7 @@ def policy() -> None:
 
 
 @policy.command(epilog=examples("quantguard policy validate policies/*.yaml"))
-@click.argument("files", type=FILE, nargs=-1, required=True)
+@click.argument("files", type=POLICY, nargs=-1, required=True)
 def validate(files: tuple[Path, ...]) -> int:
     """Say whether each of FILES is a valid policy; every problem with its line, column, key and what was expected.
 
@@ -36,7 +36,7 @@ def validate(files: tuple[Path, ...]) -> int:
     from quantguard.policy.load import policy_problems
 
     wrong = 0
-    for file in map(policy_file, files):
+    for file in files:
         problems = policy_problems(file)
         wrong += bool(problems)
         for problem in problems:
@@ -53,15 +53,16 @@ quantguard policy show mine.yaml --effective
 quantguard policy show standard --effective > mine.yaml
 """)
 )
-@click.argument("file", type=FILE)
+@click.argument("file", type=POLICY)
 @click.option(
     "--effective", is_flag=True, help="All that is in force, with what it extends and defaults, and from where."
 )
 def show(file: Path, *, effective: bool) -> int:
     """Print what FILE says, and beside it what it replaces in the policy that it extends."""
+    from quantguard.policy.load import load_policy
     from quantguard.policy.show import effective_text, own_text
 
-    loaded = loaded_policy(file)
+    loaded = load_policy(file)
     click.echo(effective_text(loaded) if effective else own_text(loaded), nl=False)
     return ExitCode.PASSED
 
@@ -74,16 +75,17 @@ quantguard policy explain list
 """)
 )
 @click.argument("rule")
-@click.option("--policy", "file", type=FILE, help="Also tell what this policy says of the rule, and where.")
+@click.option("--policy", "file", type=POLICY, help="Also tell what this policy says of the rule, and where.")
 def explain(rule: str, file: Path | None) -> int:
     """Tell what RULE measures, how its bound is found, and what to do where it is not met. `list` tells all rules."""
+    from quantguard.policy.load import load_policy
     from quantguard.policy.show import rule_lines
     from quantguard.report.explain import explanation
     from quantguard.report.rules import known_as
 
     click.echo(explanation(rule, more="`quantguard policy explain list`"), nl=False)
     if file is not None:
-        loaded = loaded_policy(file)
+        loaded = load_policy(file)
         lines = rule_lines(loaded, rule) or rule_lines(loaded, known_as(rule) or rule)
         click.echo("\n".join(["", "The policy", *(f"  {line}" for line in lines or ("says nothing of it",))]))
     return ExitCode.PASSED
@@ -95,8 +97,8 @@ quantguard policy diff standard mine.yaml
 quantguard policy diff old.yaml new.yaml --output json
 """)
 )
-@click.argument("before", type=FILE)
-@click.argument("after", type=FILE)
+@click.argument("before", type=POLICY)
+@click.argument("after", type=POLICY)
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="On stdout.")
 def diff(before: Path, after: Path, output: str) -> int:
     """Compare two policies rule by rule: is AFTER stricter than BEFORE, looser, or different?
@@ -106,8 +108,9 @@ def diff(before: Path, after: Path, output: str) -> int:
     """
     from quantguard.policy.diff import diff as compared
     from quantguard.policy.diff import diff_json, diff_lines
+    from quantguard.policy.load import load_policy
 
-    made = compared(loaded_policy(before), loaded_policy(after))
+    made = compared(load_policy(before), load_policy(after))
     if output == "json":
         click.echo(diff_json(made), nl=False)
     else:

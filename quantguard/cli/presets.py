@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from quantguard.policy.load import LoadedPolicy
-
-
-def policy_file(named: Path) -> Path:
-    """`named`, or the preset of that name where there is no such file."""
-    from quantguard.core.bundled import bundled_folder
-    from quantguard.policy.extends import PRESETS
-
-    return bundled_folder() / f"{named}.yaml" if str(named) in PRESETS and not named.exists() else named
+import click
 
 
-def loaded_policy(named: Path) -> LoadedPolicy:
-    """The policy in a file, or the preset of that name.
+class _Policy(click.Path):
+    """A file, or the preset of that name where there is no such file."""
 
-    Raises:
-        PolicyError: it is none.
-    """
-    from quantguard.policy.load import load_policy
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from quantguard.core.bundled import bundled_folder
+        from quantguard.policy.extends import PRESETS
 
-    return load_policy(policy_file(named))
+        preset = str(value) in PRESETS and not Path(value).exists()
+        return super().convert(bundled_folder() / f"{value}.yaml" if preset else value, param, ctx)
+
+
+POLICY = _Policy(path_type=Path, dir_okay=False)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantguard.cli.options import DIRECTORY, FILE, examples
-from quantguard.cli.presets import loaded_policy
+from quantguard.cli.options import DIRECTORY, examples
+from quantguard.cli.presets import POLICY
 from quantguard.core.errors import EvidenceError
 from quantguard.core.verdict import ExitCode, Verdict
 
@@ -29,7 +29,7 @@ quantguard policy test mine.yaml quantguard-work/*
 quantguard policy test strict ./work --output json
 """),
 )
-@click.argument("policy", type=FILE)
+@click.argument("policy", type=POLICY)
 @click.argument("evidence", type=DIRECTORY, nargs=-1, required=True)
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="On stdout.")
 def replay_command(policy: Path, evidence: tuple[Path, ...], output: str) -> int:
@@ -40,8 +40,9 @@ def replay_command(policy: Path, evidence: tuple[Path, ...], output: str) -> int
     holds. Exit code 0: all would be promoted; 1: one would be blocked; 2: one would be held, or cannot be replayed.
     """
     from quantguard.gate.replay import replay
+    from quantguard.policy.load import load_policy
 
-    loaded = loaded_policy(policy)
+    loaded = load_policy(policy)
     told: list[Replay | EvidenceError] = []
     for where in evidence:
         try:

@@ -12,6 +12,7 @@ from quantguard.cli.environment import enter_sealed_room
 from quantguard.cli.errands import JudgeGiven
 from quantguard.cli.measured import Asked, measure_apart, measure_here
 from quantguard.cli.options import DIRECTORY, FILE, common, examples, judge_options
+from quantguard.cli.presets import POLICY
 from quantguard.core.verdict import Decision, ExitCode, GateOutcome, Subject, Verdict
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ quantguard verify ./model --artifact ./model-nf4 --output json=proof.json
 """)
 )
 @click.argument("directory", type=DIRECTORY)
-@click.option("--policy", "policy_file", type=FILE, help="Schemes, scenarios, tasks and limits.")
+@click.option("--policy", "policy_file", type=POLICY, help="Schemes, scenarios, tasks and limits.")
 @click.option("--probes", type=FILE, help="Prompts JSONL to use in place of the policy's, for every scenario.")
 @click.option(
     "--artifact",

@@ -258,6 +258,7 @@ def test_policies_are_shown_explained_and_compared(run: Run, tmp_path: Path) -> 
     told = run("policy", "explain", "perplexity.max_rise", "--policy", mine)
     assert f"  {mine}:3:10: perplexity.max_rise: 0.2 (standard)" in told.out.splitlines()
     assert (told.code, run("policy", "explain", "perplexty.max_rise").code) == (0, 4)
+    assert run("policy", "validate", "strict", "standard", "permissive").code == 0
     assert run("policy", "diff", mine, "standard").code == 0
     ran = run("policy", "diff", "standard", mine, "--output", "json")
     assert (ran.code, json.loads(ran.out)["answer"]) == (1, "looser")
