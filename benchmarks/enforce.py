@@ -107,9 +107,8 @@ def _post(connection: http.client.HTTPConnection, ask: Ask) -> Answer:
 
 
 def wrong(answers: list[Answer]) -> list[Answer]:
-    """Admissible and refused, or the other way round; 409 is the answer to a lost race between admissible ones."""
-    good = {True: (200, 409), False: (403,)}
-    return [answer for answer in answers if answer.status not in good[answer.ask.admissible]]
+    """Admissible and refused, or the other way round; neither a lost race (409) nor a busy database (503) decides."""
+    return [answer for answer in answers if answer.status == (403 if answer.ask.admissible else 200)]
 
 
 def draw(chance: random.Random) -> list[Ask]:
@@ -160,10 +159,12 @@ def measure(kind: str, rounds: int) -> bool:
     sys.stdout.write("\n".join(rows) + "\n")
     mistakes, lost = wrong(ours), sum(answer.status == 409 for answer in ours)
     failed = [answer for answer in plain if answer.status != 200]
+    unanswered = [answer for answer in ours if answer.status not in (200, 403, 409)]
     sys.stdout.write(
-        f"{kind}: wrong decisions {len(mistakes)} of {len(ours)}, lost races {lost}, plain failures {len(failed)}\n"
+        f"{kind}: wrong decisions {len(mistakes)} of {len(ours)}, lost races {lost}, not answered {len(unanswered)}; "
+        f"plain: not answered {len(failed)} of {len(plain)}\n"
     )
-    for answer in (mistakes + failed)[:5]:
+    for answer in (mistakes + unanswered + failed)[:5]:
         sys.stdout.write(f"  {answer}\n")
     return not mistakes
 
