@@ -19,9 +19,11 @@ from quantguard.attest.mlbom_metrics import Metric, metrics
 from quantguard.checkpoint.digest import FileDigest, root_digest
 from quantguard.core.attestation import Attested
 from quantguard.core.errors import EvidenceError
+from quantguard.core.finding import Finding
 from quantguard.core.hardening import HardeningSummary
 from quantguard.core.measurement import Measurements
 from quantguard.core.model import VersionIdentity
+from quantguard.core.scheme import FULL_PRECISION
 from quantguard.core.verdict import Decision
 from quantguard.evidence.records import canonical_json
 from quantguard.report.text import visible
@@ -153,12 +155,16 @@ def _properties(attested: Attested, decision: Decision, files: Sequence[FileDige
         _property("created", str(identity.created)),
         _property("measured-at", attested.measured_at),
         *_rows("reason", [f"{reason.outcome.value}: {reason.sentence()}" for reason in decision.reasons]),
-        *_rows("finding", [f"{found.severity.value}: {found.rule}: {found.message}" for found in attested.findings]),
+        *_rows("finding", [_finding(found) for found in attested.findings]),
         *(
             _property("waiver", f"{w.rule} ({w.scheme}) until {w.expires}, by {w.approver}: {w.reason}")
             for w in attested.waivers
         ),
     ]
+
+
+def _finding(found: Finding) -> str:
+    return f"{found.severity.value}: {found.rule} ({visible(found.where, _NAME)}): {found.message}"
 
 
 def _rows(name: str, told: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -227,7 +233,7 @@ def _card(
         "modelParameters": {"datasets": [{"ref": dataset["bom-ref"]} for dataset in datasets]},
         "quantitativeAnalysis": {"performanceMetrics": [_metric(row) for row in rows if row.value is not None]},
         "considerations": {
-            "useCases": [f"measured as it is deployed: {scheme}" for scheme in schemes],
+            "useCases": [_use(scheme) for scheme in schemes],
             "technicalLimitations": [visible(limit, _SENTENCE) for limit in limits],
         },
         "properties": [
@@ -235,6 +241,10 @@ def _card(
             *_surroundings(attested),
         ],
     }
+
+
+def _use(scheme: str) -> str:
+    return "measured in full precision" if scheme == FULL_PRECISION else f"measured as it is deployed: {scheme}"
 
 
 def _surroundings(attested: Attested) -> list[dict[str, str]]:

@@ -68,11 +68,14 @@ def load_verified(
 
     Raises:
         NotAdmittedError: refused.
-        UsageError: no such reference, or `directory` holds what this function did not put there, which stays.
+        UsageError: no such reference; somebody else is loading to the same place; or `directory` holds what this
+            function did not put there, which stays.
         RegistryError: no such version, no answer, no permission, or changed while it was fetched.
         CheckpointError: the files are not those of a model: a link, a special file.
     """
-    with _alone(directory):
+    if directory.name in ("", ".."):
+        raise UsageError("is no name for a new directory", path=directory, remedy="name one, e.g. /srv/model")
+    with _alone(directory), _written(directory):
         unverified = directory.with_name(f"{directory.name}.unverified")
         _make_way(directory, unverified)
         named = parse_served_ref(ref)
@@ -100,6 +103,20 @@ def load_verified(
 def receipt_of(directory: Path) -> Path:
     """The file beside `directory` that says what was admitted there."""
     return directory.with_name(f"{directory.name}.verified.json")
+
+
+@contextmanager
+def _written(directory: Path) -> Iterator[None]:
+    """Raises:
+    RegistryError: the disk is full, or somebody forbids it.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot be written: {error.strerror or error}"
+        raise RegistryError(
+            message, path=directory, remedy="free space or permissions there, then run again"
+        ) from error
 
 
 @contextmanager

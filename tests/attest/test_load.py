@@ -23,6 +23,7 @@ from quantguard.core.errors import (
     NotAdmittedError,
     PolicyError,
     QuantGuardError,
+    RegistryError,
     RegistryUnreachableError,
     UnsafeCheckpointError,
     UsageError,
@@ -276,6 +277,33 @@ def test_what_somebody_else_put_there_stays(world: World, tmp_path: Path) -> Non
     (tmp_path / "model").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="did not put there"):
         world.load(str(identity))
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_directory_without_a_name_of_its_own_is_told(world: World, name: str) -> None:
+    with pytest.raises(UsageError, match="no name"):
+        load_admitted("models:/m/1", Path(name), lambda: (MlflowRegistry(world.uri), gatekeeper(world)))
+
+
+def test_two_loads_to_one_place_do_not_meet(world: World) -> None:
+    identity = world.register()
+
+    def opened() -> tuple[MlflowRegistry, EvidenceGatekeeper]:
+        with pytest.raises(UsageError, match="somebody is loading"):
+            world.load(str(identity))
+        return MlflowRegistry(world.uri), gatekeeper(world)
+
+    assert load_admitted(str(identity), world.folder / "model", opened).downloaded
+
+
+def test_a_directory_that_cannot_be_written_is_told(world: World) -> None:
+    identity = world.register()
+    (world.folder / "model.unverified").write_bytes(b"a file in the way")
+    with pytest.raises(RegistryError):
+        world.load(str(identity))
+    (world.folder / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match="cannot be written"):
+        load_admitted(str(identity), world.folder / "file" / "model", lambda: (MlflowRegistry(""), gatekeeper(world)))
 
 
 def test_a_link_among_the_files_never_appears(world: World) -> None:

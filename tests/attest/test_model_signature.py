@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
+from model_signing import _cli
 
 from quantguard.attest.model_signature import read_signature, sign_model, verify_model
 from quantguard.checkpoint.digest import root_digest
@@ -30,9 +32,14 @@ def model(tmp_path: Path) -> Path:
     return write(tmp_path / "model", FILES)
 
 
-def their_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def their_command(*arguments: str | Path) -> Result:
+    """Their command line in this process: a process of its own takes a second, and two tests below have one."""
+    return CliRunner().invoke(_cli.main, [*map(str, arguments)])
+
+
+def their_process(*arguments: str | Path) -> str:
     command = [sys.executable, "-m", "model_signing", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 class Keys:
@@ -43,13 +50,13 @@ class Keys:
     def they_sign(self, model: Path, *more: str, at: Path | None = None) -> bytes:
         target = at or self.signature
         done = their_command("sign", "key", model, "--private_key", self.private, "--signature", target, *more)
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, done.output
         return target.read_bytes()
 
     def they_accept(self, model: Path) -> bool:
         done = their_command("verify", "key", model, "--signature", self.signature, "--public_key", self.public)
-        assert done.returncode == (0 if "Verification succeeded" in done.stdout else 1), done.stderr
-        return done.returncode == 0
+        assert done.exit_code == (0 if "Verification succeeded" in done.output else 1), done.output
+        return done.exit_code == 0
 
 
 @pytest.fixture
@@ -86,13 +93,15 @@ CHANGES = [
 def test_their_command_line_accepts_what_we_sign(tmp_path: Path, keys: Keys) -> None:
     model = write(tmp_path / "odd model", ODD)
     keys.signature.write_bytes(sign_model(model, SIGNER))
-    assert keys.they_accept(model)
+    said = their_process("verify", "key", model, "--signature", keys.signature, "--public_key", keys.public)
+    assert "Verification succeeded" in said
     assert verify_model(model, keys.signature.read_bytes(), KEYS).public == SIGNER.public
 
 
 def test_we_accept_what_their_command_line_signs(tmp_path: Path, keys: Keys) -> None:
     model = write(tmp_path / "odd model", ODD)
-    assert verify_model(model, keys.they_sign(model), KEYS).public == SIGNER.public
+    their_process("sign", "key", model, "--signature", keys.signature, "--private_key", keys.private)
+    assert verify_model(model, keys.signature.read_bytes(), KEYS).public == SIGNER.public
 
 
 @pytest.mark.parametrize(("change", "said"), CHANGES, ids=lambda value: getattr(value, "__name__", ""))
