@@ -71,7 +71,9 @@ def _reason(facts: ReportFacts, decision: Decision, reason: Reason, places: Mapp
 def _level(facts: ReportFacts, decision: Decision, reason: Reason) -> Level:
     if facts.promoted is not None:
         return Level.WARNING
-    kept_back = reason.outcome is Outcome.VIOLATED or decision.verdict is Verdict.HOLD
+    violated = any(other.outcome is Outcome.VIOLATED for other in decision.reasons)
+    # Where nothing is violated, what could not be measured is what holds it back, or blocks it.
+    kept_back = reason.outcome is Outcome.VIOLATED or decision.verdict is Verdict.HOLD or not violated
     return Level.ERROR if kept_back else Level.WARNING
 
 

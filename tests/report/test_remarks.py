@@ -69,6 +69,9 @@ def test_a_model_that_is_always_hardened_is_not_warned_about_for_that() -> None:
 
 def test_could_not_tell_is_an_error_where_it_alone_keeps_a_model_back() -> None:
     assert levels(HELD) == {Level.ERROR: 1}
+    assert HELD.outcome is not None
+    unmeasured = replace(HELD.outcome.original, verdict=Verdict.BLOCK)  # as a policy with unmeasured: block says
+    assert levels(replace(HELD, outcome=GateOutcome(unmeasured, None))) == {Level.ERROR: 1}
     blocked = with_outcome(Verdict.BLOCK, None, VIOLATED, UNMEASURED)
     assert levels(blocked) == {Level.ERROR: 1, Level.WARNING: 1}
 
