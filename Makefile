@@ -52,6 +52,7 @@ format: $(READY)
 schemas: $(READY)
 	$(BIN)/quantguard policy schema > policies/policy.schema.json
 	$(BIN)/quantguard policy manifest-schema > policies/manifest.schema.json
+	$(BIN)/quantguard policy waivers-schema > policies/waivers.schema.json
 	$(BIN)/python -c "from quantguard.report.json_report import report_schema_text as t; print(t(), end='')" > quantguard/report/report.schema.json
 	$(BIN)/python -m tests.checkpoint.known_words > quantguard/checkpoint/known_words.json
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
 
@@ -226,3 +227,8 @@ def executor_image() -> str:
 def engine_environment() -> dict[str, str]:
     """The environment of a process that starts the container of generated programs: how to reach the engine."""
     return {name: value for name, value in os.environ.items() if name in _KEPT | _ENGINE}
+
+
+def today() -> date:
+    """The day in UTC, by which waivers expire."""
+    return datetime.now(UTC).date()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -17,21 +17,23 @@ from quantguard.cli.environment import (
     sealed_environment,
     stay_quiet,
     take_judge_settings,
+    today,
     tracking_uri,
 )
 from quantguard.cli.errands import THE_POLICYS, JudgeGiven, do_errands, errand_environment
-from quantguard.cli.options import DIRECTORY, common, examples, judge_options
+from quantguard.cli.options import DIRECTORY, common, examples, judge_options, waivers_option
 from quantguard.cli.presets import POLICY
 from quantguard.cli.progress import printable, progress_shown
 from quantguard.cli.signing import NOTHING_SIGNED, SigningGiven, signer_given, signing_options
 from quantguard.cli.spawn import spawn
+from quantguard.cli.waivers import show_waivers
 from quantguard.core.errand import ErrandKind
 from quantguard.core.model import LocalDirectory, parse_model_ref
 from quantguard.core.verdict import ExitCode, Subject, Verdict
 
 if TYPE_CHECKING:
     from quantguard.core.verdict import GateOutcome
-    from quantguard.gate.work import Work
+    from quantguard.gate.work import Allowed, Work
 
 
 # What every job keeps, by format.
@@ -65,12 +67,14 @@ class Asked:
     quiet: bool
     judge: JudgeGiven = THE_POLICYS
     signing: SigningGiven = NOTHING_SIGNED
+    waivers: Path | None = None
 
 
 @click.command(
     epilog=examples("""
 quantguard gate models:/assistant/3 --policy policies/standard.yaml --tracking-uri http://mlflow:5000
 quantguard gate ./model --policy policies/standard.yaml --output md=report.md
+quantguard gate models:/assistant/3 --policy policies/standard.yaml --waivers waivers.yaml
 quantguard gate models:/assistant/3 --policy policies/standard.yaml --stage assess --work ./work
 """)
 )
@@ -78,6 +82,7 @@ quantguard gate models:/assistant/3 --policy policies/standard.yaml --stage asse
 @click.option(
     "--policy", "policy_file", required=True, type=POLICY, help="What the model must show: a file or a preset."
 )
+@waivers_option
 @click.option("--tracking-uri", "given_uri", help="MLflow server. Default: MLFLOW_TRACKING_URI.")
 @click.option("--work", "root", type=DIRECTORY, help="Where the job's files go; a rerun there resumes.")
 @click.option("--stage", type=click.Choice([s.value for s in Stage]), help="Run one room only.")
@@ -88,6 +93,7 @@ def gate(
     *,
     ref: str,
     policy_file: Path,
+    waivers_file: Path | None,
     given_uri: str | None,
     root: Path | None,
     stage: str | None,
@@ -117,20 +123,26 @@ def gate(
     policy = load_policy(policy_file)
     job = make_job(ref, policy, seed=seed)
     work = Work((root or default_root(job, Path("quantguard-work"))).absolute(), job, policy)
-    asked = Asked(
-        ref,
-        policy_file,
-        tracking_uri(given_uri),
-        device,
-        seed,
-        quiet,
-        JudgeGiven(judge_endpoint, judge_key_file),
-        signing,
-    )
+    work = replace(work, allowed=_allowed(waivers_file, work))
+    judge = JudgeGiven(judge_endpoint, judge_key_file)
+    asked = Asked(ref, policy_file, tracking_uri(given_uri), device, seed, quiet, judge, signing, waivers_file)
     code = run_stage(Stage(stage), work, asked) if stage is not None else run_all(work, asked)
     if stage not in (Stage.FETCH.value, Stage.JUDGE.value, Stage.EXECUTE.value) and is_assessed(work):
         report(work, files, quiet=quiet or stage is not None)
     return code
+
+
+def _allowed(file: Path | None, work: Work) -> Allowed | None:
+    """The waivers that were named on the command line. No other place is looked in, and least of all the model's."""
+    if file is None:
+        return None
+    from quantguard.gate.work import Allowed
+    from quantguard.policy.waivers_file import load_waivers, require_apart
+
+    ref, day = parse_model_ref(work.asked.ref), today()
+    for model in (ref.path if isinstance(ref, LocalDirectory) else None, work.model):
+        require_apart(file, model, Path.cwd())
+    return Allowed(load_waivers(file, work.policy.policy, day), day)
 
 
 def run_all(work: Work, asked: Asked) -> ExitCode:
@@ -160,6 +172,7 @@ def run_all(work: Work, asked: Asked) -> ExitCode:
 
 def _spawn(stage: Stage, work: Work, asked: Asked) -> ExitCode:
     arguments = ["gate", asked.ref, "--policy", str(asked.policy), "--work", str(work.root), "--stage", stage.value]
+    arguments += ["--waivers", str(asked.waivers)] if asked.waivers is not None else []
     arguments += ["--device", asked.device, "--seed", str(asked.seed), *(["--quiet"] if asked.quiet else [])]
     arguments += asked.signing.arguments() if stage is Stage.PUBLISH else []
     return spawn(f"{stage.value} stage", arguments, _environment(stage, work, asked))
@@ -274,6 +287,7 @@ def report(work: Work, files: list[tuple[str, Path]], *, quiet: bool) -> None:
     from quantguard.report.terminal import measurements_table
 
     Console().print(measurements_table(facts.original, facts.hardened))
+    show_waivers(facts)
     if facts.outcome is not None:
         _explain(facts.outcome, work)
     for event in facts.registry_events:

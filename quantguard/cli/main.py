@@ -25,6 +25,7 @@ from quantguard.cli.policy import policy
 from quantguard.cli.progress import printable
 from quantguard.cli.scan import scan
 from quantguard.cli.verify import verify
+from quantguard.cli.waivers import waivers
 from quantguard.core.errors import QuantGuardError
 from quantguard.core.verdict import ExitCode
 
@@ -54,7 +55,23 @@ def cli() -> None:
     """
 
 
-for command in (gate, scan, harden, verify, check, load, policy, canary, keys, keyless, evidence, ledger, demo, errand):
+for command in (
+    gate,
+    scan,
+    harden,
+    verify,
+    check,
+    load,
+    policy,
+    waivers,
+    canary,
+    keys,
+    keyless,
+    evidence,
+    ledger,
+    demo,
+    errand,
+):
     cli.add_command(command)
 
 

@@ -48,6 +48,17 @@ def judge_options(command: F) -> F:
     )(command)
 
 
+def waivers_option(command: F) -> F:
+    """--waivers."""
+    return click.option(
+        "--waivers",
+        "waivers_file",
+        type=FILE,
+        metavar="FILE",
+        help="What has been allowed although the policy forbids it (docs/waivers.md). None is looked for elsewhere.",
+    )(command)
+
+
 def examples(text: str) -> str:
     """An epilog that click does not re-wrap."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())

@@ -136,4 +136,13 @@ def manifest_schema() -> int:
     return ExitCode.PASSED
 
 
+@policy.command(epilog=examples("quantguard policy waivers-schema > policies/waivers.schema.json"))
+def waivers_schema() -> int:
+    """Print the JSON Schema of a file of waivers, for editors."""
+    from quantguard.policy.waivers_file import waivers_schema_text
+
+    click.echo(waivers_schema_text(), nl=False)
+    return ExitCode.PASSED
+
+
 policy.add_command(replay_command)

@@ -24,6 +24,7 @@ from quantguard.gate.outcome import Judged, decide_both, decide_original
 from quantguard.gate.plan import hardening_plan
 from quantguard.gate.replay import write_asked
 from quantguard.gate.times import keep_time
+from quantguard.gate.waiving import keep_waivers, waived, waived_both
 from quantguard.gate.work import Assessment, Fetched, Hardened, Scanned, Work
 from quantguard.harden.harden import HardenRequest, harden
 from quantguard.policy.load import LoadedPolicy
@@ -75,6 +76,7 @@ def _assess(work: Work, room: Room) -> Assessment:
     (work.evidence / "outcome.json").unlink(missing_ok=True)  # until this run is over there is none
     write_atomically(work.evidence / "policy.yaml", work.policy.text)
     write_asked(work)
+    keep_waivers(work)
     scanned = work.step("scan", Scanned, inputs, lambda: _scan(work, work.model, fetched, room))
     original = work.step(
         "measurements-original",
@@ -86,10 +88,12 @@ def _assess(work: Work, room: Room) -> Assessment:
     original = settled(work, "measurements-original", original, inputs)
     keep_time(work, original, room.clock())
     policy = work.policy.policy
-    decision = decide_original(policy, scanned.findings, original)
+    decision = waived(decide_original(policy, scanned.findings, original), work, fetched.model_digest)
     schemes, note = hardening_plan(policy, scanned.findings, original, decision)
     hardened = _harden_and_measure(work, schemes, original, room, inputs) if schemes else None
+    repaired = hardened.measured.model_digest if hardened is not None and hardened.measured is not None else None
     outcome = decide_both(policy, Judged(scanned.findings, original), hardened)
+    outcome = waived_both(outcome, work, fetched.model_digest, repaired)
     assessment = Assessment(outcome, note, room.network)
     write_record(work.evidence / "outcome.json", "outcome", Assessment, assessment, inputs=inputs)
     work.errands.forget_awaited()

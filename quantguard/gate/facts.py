@@ -12,7 +12,8 @@ from quantguard.evidence.records import read_record
 from quantguard.gate.publish import decided
 from quantguard.gate.work import Hardened, PublishedRecord, Scanned, Work
 from quantguard.policy.load import LoadedPolicy
-from quantguard.report.facts import PolicyUsed, ReportFacts
+from quantguard.policy.waivers_file import LoadedWaivers
+from quantguard.report.facts import PolicyUsed, ReportFacts, WaiversUsed
 
 _UNFINISHED = "assessed, and not published yet: what follows counts when that is done"
 
@@ -44,7 +45,15 @@ def report_facts(work: Work) -> ReportFacts:
         registered=not isinstance(parse_model_ref(work.asked.ref), LocalDirectory),
         unfinished="" if published is not None else _UNFINISHED,
         layers=() if scanned is None else scanned.layers,
+        waivers=None if work.allowed is None else waivers_used(work.allowed.file),
     )
+
+
+def waivers_used(loaded: LoadedWaivers) -> WaiversUsed:
+    """A file of waivers as a report names it, with their places in a file of the working directory."""
+    file = _in_working_directory(loaded.path)
+    places = tuple((w, replace(place, file=file)) for w, place in zip(loaded.waivers, loaded.places, strict=True))
+    return WaiversUsed(str(loaded.path), loaded.digest, places)
 
 
 def policy_used(policy: LoadedPolicy) -> PolicyUsed:

@@ -7,7 +7,7 @@ from typing import Final
 from quantguard.core.finding import Finding
 from quantguard.core.measurement import Measurements
 from quantguard.core.scheme import Scheme, scheme_label
-from quantguard.core.verdict import Decision, Outcome
+from quantguard.core.verdict import Decision, Outcome, Verdict
 from quantguard.policy.decide import repairable, suspicious
 from quantguard.policy.schema import HardenMode, Policy
 
@@ -23,6 +23,8 @@ def hardening_plan(
     What the scan holds against a model and no rounding repairs keeps it from being hardened at all, so that the
     decision about it is that about the original.
     """
+    if decision.verdict is Verdict.PROMOTE and decision.waived():
+        return (), "not hardened: waivers let the original pass as it is"
     allowed = policy.harden_schemes()
     failing = tuple(finding for finding in findings if finding.severity.at_least(policy.scan.fail_on))
     against = _against(policy, findings, failing, original)

@@ -16,6 +16,7 @@ from quantguard.core.progress import Progress, silent
 from quantguard.core.verdict import Decision, GateOutcome, Subject, Verdict
 from quantguard.evidence.records import digest_of, read_record, to_plain, write_record
 from quantguard.gate.outcome import Judged, decide_both
+from quantguard.gate.waiving import require_kept, waived_both
 from quantguard.gate.work import Fetched, Hardened, Job, PublishedRecord, Scanned, Signed, Work, read_assessment
 from quantguard.registry.interface import Publication, Registry
 
@@ -52,15 +53,18 @@ def decided(work: Work, fetched: Fetched) -> GateOutcome:
     """The outcome, decided now from the stored measurements.
 
     Raises:
-        EvidenceError: assess has not finished, or measured other bytes.
+        EvidenceError: assess has not finished, measured other bytes, or was given other waivers.
     """
     assessed = read_assessment(work)
+    require_kept(work)
     original = Judged(_scanned(work, "scan"), _stored(work, Subject.ORIGINAL, fetched.model_digest))
-    hardened = None
+    hardened, repaired = None, None
     if assessed.outcome.hardened is not None:
-        measured = _stored(work, Subject.HARDENED, require_hardened(work).model_digest)
+        repaired = require_hardened(work).model_digest
+        measured = _stored(work, Subject.HARDENED, repaired)
         hardened = Judged(_scanned(work, "scan-hardened"), measured)
-    return decide_both(work.policy.policy, original, hardened)
+    outcome = decide_both(work.policy.policy, original, hardened)
+    return waived_both(outcome, work, fetched.model_digest, repaired)
 
 
 def _scanned(work: Work, name: str) -> tuple[Finding, ...]:

@@ -139,7 +139,7 @@ class _Facts:
             subject=self.subject,
             verdict=self.decision.verdict,
             reasons=self.decision.reasons,
-            waivers=given_waivers(self.work),
+            waivers=given_waivers(self.work, self.binding.model_digest),
             policy_name=self.work.policy.policy.name,
             policy_digest=self.work.policy.digest,
             measurements="",
@@ -192,7 +192,7 @@ class _Facts:
         return found
 
 
-def given_waivers(work: Work) -> tuple[Waiver, ...]:
-    """The waivers that the gate was given."""
-    del work
-    return ()
+def given_waivers(work: Work, digest: str) -> tuple[Waiver, ...]:
+    """The waivers that the gate was given for the bytes of `digest`, in force or not."""
+    given = () if work.allowed is None else work.allowed.file.waivers
+    return tuple(waiver for waiver in given if waiver.model_digest == digest)

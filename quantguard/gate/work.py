@@ -3,7 +3,7 @@
     work/job.json              what was asked
     work/fetched.json          which version came, and the digest of its bytes
     work/model/                those bytes, as they came
-    work/evidence/             scan, measurements, hardening, outcome: one file each
+    work/evidence/             scan, measurements, hardening, outcome: one file each; policy and waivers as they were
     work/hardened/model/       the hardened checkpoint, where there is one
     work/errands/asked/        what the second room asks of rooms that see no weights
     work/errands/done/         what they answered
@@ -26,6 +26,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +41,7 @@ from quantguard.core.verdict import GateOutcome
 from quantguard.evidence.errands import Errands
 from quantguard.evidence.records import digest_file, digest_of, read_record, to_plain, write_record
 from quantguard.policy.load import LoadedPolicy
+from quantguard.policy.waivers_file import LoadedWaivers
 
 T = TypeVar("T")
 
@@ -104,12 +106,22 @@ class Signed:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowed:
+    """What people have allowed, and the day that it is asked on."""
+
+    file: LoadedWaivers
+    today: date  # in UTC
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """The files of one job, under `root`, with the policy it is judged by."""
 
     root: Path
     asked: Job
     policy: LoadedPolicy
+    # No part of the job: what was measured holds with and without them.
+    allowed: Allowed | None = None
 
     @property
     def job(self) -> Path:

@@ -10,6 +10,7 @@ from quantguard.core.layer import LayerScan
 from quantguard.core.measurement import Measurements
 from quantguard.core.remark import Place
 from quantguard.core.verdict import GateOutcome, Subject, Verdict
+from quantguard.core.waiver import Waiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,15 @@ class PolicyUsed:
     inputs_digest: str = ""  # sha256:HEX over the probes, calibration prompts and tasks that it names
     path: str = ""  # as the user gave it; empty where it is not known
     anchors: tuple[tuple[str, Place], ...] = ()  # (rule as a reason names it, where the policy file says it)
+
+
+@dataclass(frozen=True, slots=True)
+class WaiversUsed:
+    """The file of waivers that was given; what became of each is told by the decisions."""
+
+    path: str  # as the user gave it
+    digest: str  # sha256:HEX of the file
+    anchors: tuple[tuple[Waiver, Place], ...]  # every waiver of the file, whichever bytes it is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,7 @@ class ReportFacts:
     registered: bool = True  # False: a directory, which passes only as it is
     unfinished: str = ""  # what is still to be done before the outcome counts; empty where nothing is
     layers: tuple[LayerScan, ...] = ()  # what the scan measured, worst first; empty where it measured nothing
+    waivers: WaiversUsed | None = None  # None: none were given
 
     @property
     def verdict(self) -> Verdict | None:

@@ -49,6 +49,7 @@ from quantguard.report.summary import (
     worst_first,
 )
 from quantguard.report.text import visible
+from quantguard.report.waived import html_sections, with_waivers
 
 MOST_FIGURES: Final = 12
 _MOST_FINDINGS: Final = 200
@@ -67,6 +68,7 @@ def render_html(facts: ReportFacts) -> str:
     body = element(
         "main",
         _head(facts),
+        html_sections(facts),
         *_why(facts),
         _section("Findings, worst first", _findings(facts.findings or ())),
         _section("Where the weights lie in their rounding cells", _figures(facts.layers)),
@@ -155,7 +157,8 @@ def _decision(decision: Decision) -> Html:
     failures = decision.failures()
     head = element("h3", f"{decision.subject.value}: {decision.verdict.value}")
     if not failures:
-        return join((head, element("p", f"Every rule of the policy is met ({len(decision.reasons)}).")))
+        met = len(decision.reasons) - len(decision.waived())
+        return join((head, element("p", f"Every rule of the policy is met ({met}){with_waivers(decision)}.")))
     rows = [
         (reason.outcome.value, _rule_link(reason.rule), reason.where, reason.measured, reason.limit)
         for reason in failures[:_MOST]

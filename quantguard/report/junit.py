@@ -1,13 +1,14 @@
 """The report as JUnit XML: a suite for each set of bytes, a case for each rule and what it was applied to.
 
-A met rule passes, a violated one is a failure, an unmeasured one an error. The original of a hardened and promoted
-model keeps its failures here: what to do about them is said by the exit code.
+A met rule passes, a violated one is a failure, an unmeasured one an error, a waived one skipped; waivers have a suite.
+The original of a hardened and promoted model keeps its failures here: what to do about them is said by the exit code.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from typing import assert_never
 
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
@@ -16,6 +17,7 @@ from quantguard.core.verdict import Decision, Outcome, Reason
 from quantguard.report.facts import ReportFacts
 from quantguard.report.summary import worst_first
 from quantguard.report.text import visible
+from quantguard.report.waived import junit_cases, junit_skipped
 
 _TEXT = 1000  # characters of a sentence
 
@@ -28,6 +30,8 @@ def render_junit(facts: ReportFacts) -> str:
         for decision in (outcome.original, outcome.hardened):
             if decision is not None:
                 document.add_testsuite(_suite(decision.subject.value, _cases(decision)))
+        if waivers := junit_cases(facts):
+            document.add_testsuite(_suite("waivers", waivers))
         if facts.unfinished:
             document.add_testsuite(_suite("gate", [_unfinished(facts.unfinished)]))
     elif facts.findings is not None:
@@ -45,10 +49,10 @@ def _suite(name: str, cases: Iterable[TestCase]) -> TestSuite:
 
 
 def _cases(decision: Decision) -> Iterable[TestCase]:
-    return (_case(reason) for reason in decision.reasons)
+    return (_case(decision, reason) for reason in decision.reasons)
 
 
-def _case(reason: Reason) -> TestCase:
+def _case(decision: Decision, reason: Reason) -> TestCase:
     case = TestCase(visible(reason.where), classname=visible(reason.rule))
     sentence = visible(reason.sentence(), _TEXT)
     match reason.outcome:
@@ -58,6 +62,10 @@ def _case(reason: Reason) -> TestCase:
             case.result = [Failure(sentence, reason.outcome.value)]
         case Outcome.UNMEASURED:
             case.result = [Error(sentence, reason.outcome.value)]
+        case Outcome.WAIVED:
+            case.result = [junit_skipped(decision, reason)]
+        case _:
+            assert_never(reason.outcome)
     return case
 
 

@@ -48,6 +48,7 @@ from quantguard.report.summary import (
     worst_first,
 )
 from quantguard.report.text import code_span, fenced, visible
+from quantguard.report.waived import markdown_sections, with_waivers
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ def render_markdown(facts: ReportFacts) -> str:
         ("Layers, worst first", _layers(facts.layers)),
         ("In the registry", _bullets(_registry(facts), _said)),
     ]
-    head, foot = [_head(facts), *_why(facts)], _reproduce(facts)
+    head, foot = [_head(facts), *markdown_sections(facts), *_why(facts)], _reproduce(facts)
     room = _MOST_BYTES - sum(_size(section) for section in (*head, foot))
     for title, body in optional:
         if not body:
@@ -138,7 +139,7 @@ def _decision(decision: Decision) -> str:
     failures = decision.failures()
     if not failures:
         met = sum(reason.outcome is Outcome.MET for reason in decision.reasons)
-        return f"{head}, every rule of the policy is met ({met})."
+        return f"{head}, every rule of the policy is met ({met}){with_waivers(decision)}."
     lines = [
         f"- {reason.outcome.value}, {code_span(reason.where)}: {code_span(reason.measured, _SENTENCE)}, "
         f"but {code_span(reason.rule)} allows {code_span(reason.limit)}"

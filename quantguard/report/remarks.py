@@ -4,6 +4,8 @@
     not over                an error that says so
     hardened and promoted   that notice, and a warning for each rule that kept the original back
     blocked                 an error for each violated rule, a warning for each unmeasured one
+    waived                  a notice at the rule, beside the above; a waiver that has expired is an error, an unused one
+                            a warning, at their own lines
     held                    an error for each unmeasured rule: a job that could not tell is not green
 
 What the scan found is told by the rule of the policy that it breaks. Only a report without a verdict has a remark for
@@ -22,6 +24,7 @@ from quantguard.core.verdict import Decision, GateOutcome, Outcome, Reason, Subj
 from quantguard.report.facts import ReportFacts
 from quantguard.report.summary import grid_text, outcome_text, worst_first
 from quantguard.report.text import visible
+from quantguard.report.waived import ELSEWHERE, waived_remarks, waiver_remarks
 
 VERDICT: Final = "gate.verdict"  # the rule of a remark about the verdict itself
 _HARDEN_RULE = "harden.mode"
@@ -42,12 +45,17 @@ def remarks(facts: ReportFacts) -> tuple[Remark, ...]:
         for reason in decision.failures()
         if not _as_asked(reason, facts)
     )
-    return (*told, *_verdict(facts, outcome, told))
+    return (*told, *waiver_remarks(facts), *waived_remarks(facts, places), *_verdict(facts, outcome, told))
+
+
+def suppressed(facts: ReportFacts) -> Mapping[Remark, str]:
+    """Of the remarks of a report, those about what a waiver covers, each with who allowed it and why."""
+    return waived_remarks(facts, dict(facts.policy.anchors) if facts.policy is not None else {})
 
 
 def is_promotion(remark: Remark) -> bool:
-    """Whether it says that something was promoted: good news, for nobody to act on."""
-    return remark.rule == VERDICT and remark.level is Level.NOTICE
+    """Whether it says that something was promoted, or is no news: nothing for anybody to act on."""
+    return remark.rule == ELSEWHERE or (remark.rule == VERDICT and remark.level is Level.NOTICE)
 
 
 def _as_asked(reason: Reason, facts: ReportFacts) -> bool:

@@ -11,6 +11,7 @@ from typing import Final
 from quantguard.report.rule import Rule
 from quantguard.report.rules_checkpoint import CHECKPOINT_RULES
 from quantguard.report.rules_scan import SCAN_RULES
+from quantguard.report.rules_waiver import WAIVER_RULES
 
 __all__ = ["RULES", "Rule", "described", "known_as", "nearest", "paragraphs"]
 
@@ -155,7 +156,7 @@ _OTHER: Final = Rule(
     7.0,
 )
 # By id; an id with a star stands for the rules of all scenarios or tasks.
-RULES: Final[Mapping[str, Rule]] = MappingProxyType({**SCAN_RULES, **CHECKPOINT_RULES, **_GATE_RULES})
+RULES: Final[Mapping[str, Rule]] = MappingProxyType({**SCAN_RULES, **CHECKPOINT_RULES, **WAIVER_RULES, **_GATE_RULES})
 
 
 def known_as(rule: str) -> str | None:

@@ -35,6 +35,8 @@ _MESSAGE, _NAME, _FILE = 2000, 200, 1000  # characters
 _NO_RULES: Mapping[str, Rule] = MappingProxyType({})
 Measured = Mapping[Remark, Mapping[str, Any]]  # JSON of finite numbers
 _NOTHING_MEASURED: Measured = MappingProxyType({})
+Waived = Mapping[Remark, str]  # who allowed it, and why
+_NOTHING_WAIVED: Waived = MappingProxyType({})
 
 
 def render_sarif(
@@ -43,22 +45,23 @@ def render_sarif(
     about: str,
     rules: Mapping[str, Rule] = _NO_RULES,
     measured: Measured = _NOTHING_MEASURED,
+    waived: Waived = _NOTHING_WAIVED,
 ) -> str:
     """One run with a result for each remark, errors first.
 
     `about` keeps apart what is uploaded for several models: a file replaces the alerts of the one before it that was
     about the same. `rules` describes rules that are not the gate's own; `measured` is what a remark was made from, for
-    programs: it becomes the property bag of the result.
+    programs: it becomes the property bag of the result. `waived` says who allowed a remark and why: it is suppressed.
     """
     ordered = sorted(remarks, key=lambda remark: list(Level).index(remark.level))
     worst = {_id(remark): remark.level for remark in reversed(ordered)}
     table = {name: _descriptor(name, level, rules.get(name) or described(name)) for name, level in worst.items()}
-    results = _results(ordered, about, measured)
+    results = _results(ordered, about, measured, waived)
     kept = _fitting(results, table)
     if len(kept) < len(results):
         more = Remark(_LEFT_OUT, ordered[len(kept)].level, _left_out(len(results) - len(kept)))
         table[_LEFT_OUT] = _descriptor(_LEFT_OUT, more.level, described(_LEFT_OUT))
-        kept += _results([more], about, _NOTHING_MEASURED)
+        kept += _results([more], about, _NOTHING_MEASURED, _NOTHING_WAIVED)
     index = {name: number for number, name in enumerate(dict.fromkeys(result["ruleId"] for result in kept))}
     driver = {"name": "QuantGuard", "semanticVersion": __version__, "rules": [table[name] for name in index]}
     run = {
@@ -120,7 +123,7 @@ def _help(rule: Rule) -> Mapping[str, str]:
     }
 
 
-def _results(remarks: Iterable[Remark], about: str, measured: Measured) -> list[Mapping[str, Any]]:
+def _results(remarks: Iterable[Remark], about: str, measured: Measured, waived: Waived) -> list[Mapping[str, Any]]:
     alike: Counter[str] = Counter()
     results: list[Mapping[str, Any]] = []
     for remark in remarks:
@@ -130,6 +133,7 @@ def _results(remarks: Iterable[Remark], about: str, measured: Measured) -> list[
         results.append(
             {
                 **({"properties": properties} if properties else {}),
+                **({"suppressions": [_suppression(waived[remark])]} if remark in waived else {}),
                 "ruleId": _id(remark),
                 "level": _LEVELS[remark.level],
                 "message": {"text": _message(remark)},
@@ -138,6 +142,10 @@ def _results(remarks: Iterable[Remark], about: str, measured: Measured) -> list[
             }
         )
     return results
+
+
+def _suppression(justification: str) -> Mapping[str, str]:
+    return {"kind": "external", "status": "accepted", "justification": visible(justification, _MESSAGE)}
 
 
 def _id(remark: Remark) -> str:

@@ -35,6 +35,7 @@ from quantguard.core.wording import (
 )
 from quantguard.report.attacks import of_attacks
 from quantguard.report.hunts import HUNTING
+from quantguard.report.waived import with_waivers
 
 NOT_MEASURED = "unmeasured"
 COUNTERFACTUAL = "counterfactual rounding"
@@ -317,13 +318,13 @@ def scan_text(findings: tuple[Finding, ...] | None) -> str:
 def outcome_text(outcome: GateOutcome, *, registered: bool = True) -> str:
     """What may happen to the model, in one sentence. One that is not registered is a directory."""
     if outcome.promoted is Subject.ORIGINAL:
-        return "The original may be promoted as it is."
+        return f"The original may be promoted as it is{with_waivers(outcome.original)}."
     told = f"The original {_said(outcome.original)}"
     if outcome.hardened is None:
         return f"{told}; nothing was hardened."
     if outcome.promoted is Subject.HARDENED:
         may = "derivative may be promoted" if registered else "copy passes: use that one instead"
-        return f"{told}; its hardened {may}."
+        return f"{told}; its hardened {may}{with_waivers(outcome.hardened)}."
     return f"{told}; its hardened derivative {_said(outcome.hardened)}."
 
 

@@ -17,7 +17,7 @@ from quantguard.report.json_report import render_json
 from quantguard.report.junit import render_junit
 from quantguard.report.layers import measured
 from quantguard.report.markdown import render_markdown
-from quantguard.report.remarks import is_promotion, remarks
+from quantguard.report.remarks import is_promotion, remarks, suppressed
 from quantguard.report.sarif import render_sarif
 
 
@@ -29,7 +29,7 @@ class Renderer(Protocol):
 def _sarif(facts: ReportFacts) -> str:
     """The remarks as SARIF. That a model was promoted is no alert, so a clean one closes those that it had."""
     alerts = [remark for remark in remarks(facts) if not is_promotion(remark)]
-    return render_sarif(alerts, about=_without_version(facts.model), measured=measured(facts))
+    return render_sarif(alerts, about=_without_version(facts.model), measured=measured(facts), waived=suppressed(facts))
 
 
 def _annotations(facts: ReportFacts) -> str:
