@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from quantguard.core.errors import PolicyError, UsageError
 from quantguard.core.remark import Place
 from quantguard.core.waiver import Waiver
-from quantguard.policy.document import Document, Location, parse_document, read_bounded
+from quantguard.policy.document import Document, parse_document, read_bounded
 from quantguard.policy.json_schema import json_schema, schema_text
 from quantguard.policy.problems import translate
 from quantguard.policy.schema import Policy
@@ -100,7 +100,7 @@ def load_waivers(path: Path, policy: Policy, today: date) -> LoadedWaivers:
     """Read a file of waivers that `policy` is to accept on `today`. One that has expired is accepted.
 
     Raises:
-        PolicyError: the first problem in the file, with line, key and what was expected.
+        PolicyError: the first problem in the file, with line, column, key and what was expected.
     """
     read = parse_waivers(path, read_bounded(path), policy, today)
     if isinstance(read, LoadedWaivers):
@@ -166,9 +166,9 @@ def _doubled(document: Document, waivers: tuple[Waiver, ...]) -> Iterator[Policy
     for index, waiver in enumerate(waivers):
         key = (waiver.rule, waiver.model_digest, waiver.scheme)
         if key in first:
-            line = document.spot(("waivers", first[key]))[0]
+            line, _ = document.spot(("waivers", first[key]))
             message = f"{waiver.rule} of these bytes under {waiver.scheme} is waived in line {line} already"
-            yield _wrong(document, ("waivers", index), message, "keep one of them")
+            yield document.error(("waivers", index), message, "keep one of them")
         first.setdefault(key, index)
 
 
@@ -182,11 +182,7 @@ def _not_accepted(
             late = (expiry(waiver) or today) > today and "lasts at most" in problem
             key = "expires" if late else "approver"
             remedy = "let it expire sooner" if late else "ask somebody who may, or change waivers.approvals"
-            yield _wrong(document, ("waivers", index, key), problem, f"{remedy}; policy {policy.name}")
-
-
-def _wrong(document: Document, location: Location, message: str, remedy: str) -> PolicyError:
-    return document.error(location, message, remedy)
+            yield document.error(("waivers", index, key), problem, f"{remedy}; policy {policy.name}")
 
 
 def waivers_schema() -> dict[str, Any]:
