@@ -25,6 +25,7 @@ _DIGEST: Final = re.compile(r"(?:[a-z0-9][a-z0-9._:/-]*@)?sha256:[0-9a-f]{64}\Z"
 class Job:
     model: str
     policy: Path  # as given; relative to `workspace`
+    waivers: Path | None  # as the policy
     workspace: Path  # absolute
     work: Path  # absolute
     kept: bool  # whether the user named the work directory, and with it wants what is in it
@@ -64,6 +65,7 @@ def make_job(environment: Mapping[str, str]) -> Job:
     return Job(
         model=given["model"],
         policy=Path(given["policy"]),
+        waivers=Path(given["waivers"]) if given["waivers"] else None,
         workspace=workspace,
         work=_work(given, environment, workspace),
         kept=bool(given["work"]),

@@ -52,7 +52,7 @@ def gate(job: Job, log: Log) -> Result:
     Raises:
         QuantGuardError: the runner or the inputs do not allow it; nothing was downloaded. Or Docker failed midway.
     """
-    needs = read_needs(job.policy, job.workspace)
+    needs = read_needs(job.policy, job.workspace, job.waivers)
     client = preflight.connect()
     try:
         _say_swept(containers.sweep(client), log)

@@ -26,6 +26,7 @@ class Option:
 OPTIONS: Final = (
     Option("model", "`models:/NAME/VERSION`, or a directory in the workspace.", required=True),
     Option("policy", "Policy file in the workspace; the files that it names are found from there.", required=True),
+    Option("waivers", "File of waivers in the workspace (docs/waivers.md); none is looked for elsewhere.", "none"),
     Option("tracking-uri", "Address of the MLflow server. Needed for `models:/`."),
     Option(
         "read-token",

@@ -19,24 +19,28 @@ from quantguard.policy.tasks import read_task
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    files: tuple[Path, ...]  # absolute, each once: the policy, what it extends and what they name
+    files: tuple[Path, ...]  # absolute, each once: the policy, what it extends, what they name, and the waivers
     gpu: bool
 
 
-def read_needs(policy: Path, workspace: Path) -> Needs:
-    """What the policy at `policy` (relative to `workspace`) needs of the runner.
+def read_needs(policy: Path, workspace: Path, waivers: Path | None = None) -> Needs:
+    """What the policy at `policy` needs of the runner; like `waivers`, it is relative to `workspace`.
 
     Raises:
         PolicyError: it cannot be read.
-        UsageError: it, or a file that it names, lies outside the workspace or is reached through a symbolic link.
+        UsageError: it, a file that it names, or the waivers lie outside the workspace or behind a symbolic link.
     """
     written = read_written(workspace / policy)
     values = written.values()
     own = [layer.document.path for layer in written.layers if not layer.preset]  # presets are in the image
-    files = dict.fromkeys(Path(os.path.normpath(file)) for file in (*own, *_named(values, written.path.parent)))
+    allowed = () if waivers is None else (workspace / waivers,)
+    if not all(file.is_file() for file in allowed):
+        raise UsageError("these waivers are no file", path=waivers, remedy="check the input waivers, or leave it out")
+    named = (*own, *_named(values, written.path.parent), *allowed)
+    files = dict.fromkeys(Path(os.path.normpath(file)) for file in named)
     for file in files:
         if not file.is_relative_to(workspace) or file.resolve() != file:
-            remedy = "keep the policy and what it names in the repository, as plain files"
+            remedy = "keep the policy, what it names and the waivers in the repository, as plain files"
             raise UsageError("lies outside the workspace, or behind a symbolic link", path=file, remedy=remedy)
     return Needs(tuple(files), _needs_gpu(values))
 

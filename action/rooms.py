@@ -83,6 +83,8 @@ def make_room(stage: str, job: Job, machine: Machine, policy_files: tuple[Path, 
 def _command(stage: str, job: Job, machine: Machine) -> tuple[str, ...]:
     device = "cuda" if machine.gpus else "cpu"
     options = {"--policy": job.policy, "--work": job.work, "--stage": stage, "--device": device, "--seed": job.seed}
+    if job.waivers is not None and stage not in ERRANDS:
+        options["--waivers"] = job.waivers
     return ("gate", job.model, *(str(word) for option in options.items() for word in option))
 
 

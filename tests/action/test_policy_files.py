@@ -106,3 +106,16 @@ def test_a_file_that_is_absent_is_left_to_the_gate_which_names_its_line(tmp_path
     policy = write_policy(tmp_path)
     (tmp_path / "probes.jsonl").unlink()
     assert set(read_needs(Path("policy.yaml"), tmp_path).files) == {policy, tmp_path / "calibration.jsonl"}
+
+
+def test_waivers_are_mounted_with_the_policy_and_must_be_a_plain_file_of_the_workspace(tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    write_policy(workspace)
+    waivers, outside = workspace / "waivers.yaml", tmp_path / "outside.yaml"
+    for file in (waivers, outside):
+        file.write_text("schema: quantguard.waivers/1\nwaivers: []\n")
+    (workspace / "link.yaml").symlink_to(outside)
+    assert waivers in read_needs(Path("policy.yaml"), workspace, Path("waivers.yaml")).files
+    for name, why in (("none.yaml", "no file"), ("link.yaml", "symbolic link"), ("../outside.yaml", "outside")):
+        with pytest.raises(UsageError, match=why):
+            read_needs(Path("policy.yaml"), workspace, Path(name))

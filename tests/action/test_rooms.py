@@ -46,6 +46,12 @@ def test_assess_alone_has_gpus_and_writes_only_what_it_measures() -> None:
     assert room("assess").mounts[WORK] is False
 
 
+def test_the_three_rooms_are_given_the_waivers_and_the_judge_is_not() -> None:
+    given = {stage: room(stage, WAIVERS="w.yaml", MODEL="./model").command for stage in (*STAGES, "judge")}
+    assert {stage for stage, command in given.items() if command[-2:] == ("--waivers", "w.yaml")} == set(STAGES)
+    assert all("--waivers" not in room(stage).command for stage in STAGES)
+
+
 def test_the_judge_has_a_network_and_its_own_key_and_sees_no_weights() -> None:
     judge = room("judge", JUDGE_KEY="judges", JUDGE_ENDPOINT="https://judge.example/v1", MODEL="./model")
     assert dict(judge.environment) == {
