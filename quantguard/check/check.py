@@ -6,10 +6,12 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 from pathlib import Path
 
 from quantguard.check.facts import CheckResult
 from quantguard.check.git import Git, Objects, require_commit
+from quantguard.check.keys import Trust, key_remarks, trusted_keys
 from quantguard.check.manifests import Sides, manifest_changes, named_policies, read_manifest
 from quantguard.check.pins import Shelf, pin_remarks
 from quantguard.check.places import file_place
@@ -17,8 +19,11 @@ from quantguard.check.policies import changed_policies, policy_remarks
 from quantguard.check.remarks import NEW
 from quantguard.check.snapshot import Snapshot, is_yaml
 from quantguard.check.trees import CheckedOut, CommitTree
+from quantguard.check.waivers import Side, waiver_remarks
+from quantguard.core.attestation import DEFAULT_ENVIRONMENT
 from quantguard.core.errors import CheckoutError, UsageError
 from quantguard.core.remark import Level, Remark
+from quantguard.evidence.trusted import TrustedKeys
 from quantguard.policy.manifest import NAME, LoadedManifest, LooserLimits
 
 
@@ -29,6 +34,9 @@ class Request:
     manifest: Path | None  # relative to `directory`; None: quantguard.yaml at the top of the checkout
     tracking_uri: str | None
     allow_looser: bool
+    now: datetime  # in UTC: by which waivers expire and evidence ages
+    key: Path | None = None  # whose signatures count, instead of those that the base branch's manifest names
+    environment: str = DEFAULT_ENVIRONMENT  # the operator's word for the registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +103,14 @@ def _checked(request: Request, top: Path, path: str, trees: _Trees) -> CheckResu
     if isinstance(after, tuple):
         remarks += after
     else:
-        remarks += _manifest(path, trees, before, after, looser)
+        remarks += _manifest(path, trees, before, after, looser=looser, today=request.now.date())
         if after is not None:
             pins = len(after.manifest.models)
-            remarks += pin_remarks(path, after, Shelf(top, request.tracking_uri, trees.base))
+            governs = Side(path, governing if isinstance(governing, LoadedManifest) else None, trees.base)
+            found = trusted_keys(request.key, governs)
+            remarks += [found] if isinstance(found, Remark) else []
+            trust = Trust(found, request.environment, request.now) if isinstance(found, TrustedKeys) else None
+            remarks += pin_remarks(path, after, Shelf(top, request.tracking_uri, trees.base, trust))
     policies = {*trees.began.policies(), *trees.head.policies()}
     return CheckResult(
         base="",
@@ -117,13 +129,18 @@ def _manifest(
     trees: _Trees,
     before: LoadedManifest | tuple[Remark, ...] | None,
     after: LoadedManifest | None,
+    *,
     looser: Level,
+    today: date,
 ) -> list[Remark]:
+    now = Side(path, after, trees.head)
     if isinstance(before, tuple):
         message = "this manifest was not valid before: it is compared with nothing"
-        return [Remark(NEW, Level.WARNING, message, file_place(path), "manifest")]
-    sides = Sides(trees.began, trees.base)
-    return list(manifest_changes(path, before, after, sides, looser))
+        new = Remark(NEW, Level.WARNING, message, file_place(path), "manifest")
+        return [new, *waiver_remarks(Side(path, None, trees.began), now, trees.base, today, looser)]
+    was = Side(path, before, trees.began)
+    changes = manifest_changes(path, before, after, Sides(trees.began, trees.base), looser)
+    return [*changes, *key_remarks(was, now, looser), *waiver_remarks(was, now, trees.base, today, looser)]
 
 
 def _order(remark: Remark) -> tuple[int, str, int, int, str, str]:

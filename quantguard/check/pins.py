@@ -6,32 +6,38 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
+from quantguard.attest.admission import Admitted, Refused, Rules, admit
+from quantguard.check.keys import Trust
 from quantguard.check.policies import policy_named
 from quantguard.check.remarks import (
     PIN_DIGEST,
+    PIN_EVIDENCE,
     PIN_GONE,
     PIN_POLICY,
     PIN_UNGATED,
     PIN_UNKNOWN,
+    PIN_UNVERIFIED,
     PIN_VERDICT,
     UNSAFE,
 )
 from quantguard.check.snapshot import Snapshot, inside
 from quantguard.checkpoint.digest import model_digest
+from quantguard.core.attestation import Binding
 from quantguard.core.errors import ModelNotFoundError, QuantGuardError, RegistryError, UnsafeCheckpointError
-from quantguard.core.model import RegisteredVersion
+from quantguard.core.model import RegisteredVersion, VersionIdentity
 from quantguard.core.remark import Level, Remark
 from quantguard.core.verdict import Verdict
 from quantguard.policy.load import LoadedPolicy
 from quantguard.policy.manifest import LoadedManifest, Pin
-from quantguard.registry.state import VersionState, version_state
+from quantguard.registry.state import VersionState, identified_state
 
 _VERDICT: Final = "quantguard.verdict"
 _DIGEST: Final = "quantguard.model_digest"
 _POLICY: Final = "quantguard.policy"
 _SHOWN: Final = 200  # characters of a tag
+_SHOWN_EVIDENCE: Final = 600  # characters of why evidence is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,7 @@ class Shelf:
     top: Path  # of the checkout
     tracking_uri: str | None
     policies: Snapshot  # of the base branch
+    trust: Trust | None  # None: nothing says whose signatures count
 
 
 def pin_remarks(path: str, loaded: LoadedManifest, shelf: Shelf) -> tuple[Remark, ...]:
@@ -70,7 +77,16 @@ def pin_remarks(path: str, loaded: LoadedManifest, shelf: Shelf) -> tuple[Remark
             found = _registered(told, judge if isinstance(judge, LoadedPolicy) else None)
             remarks += found
             unreachable = next((_NO_ANSWER for remark in found if remark.rule == PIN_UNKNOWN), "")
-    return tuple(remarks)
+    return (*remarks, *_unverified(path, loaded, shelf))
+
+
+def _unverified(path: str, loaded: LoadedManifest, shelf: Shelf) -> Iterator[Remark]:
+    """That tags of registered versions were believed, said once."""
+    registered = any(isinstance(pin.reference(), RegisteredVersion) for pin in loaded.manifest.models)
+    if registered and shelf.trust is None and shelf.tracking_uri is not None:
+        message = "no keys are named, so the tags of pinned versions are believed and their evidence is not verified: "
+        message += f"name whose signatures count in {path} (keys: FILE), or give --key FILE"
+        yield Remark(PIN_UNVERIFIED, Level.WARNING, message, loaded.document.place(("models",)), "keys")
 
 
 _NO_ANSWER: Final = "the registry did not answer about a pin above"
@@ -127,12 +143,36 @@ def _registered(told: _Pin, judge: LoadedPolicy | None) -> list[Remark]:
     if not isinstance(reference, RegisteredVersion) or uri is None:
         return []
     try:
-        state = version_state(uri, reference)
+        identity, state = identified_state(uri, reference)
     except ModelNotFoundError as error:
         return [told.wrong(PIN_GONE, f"the registry has no such version: {error}")]
     except RegistryError as error:
         return [told.wrong(PIN_UNKNOWN, f"could not tell: {error}")]
-    return list(_tags(told, state, judge))
+    return [*_tags(told, state, judge), *_evidence(told, state, identity, judge)]
+
+
+def _evidence(
+    told: _Pin, state: VersionState, identity: VersionIdentity, judge: LoadedPolicy | None
+) -> Iterator[Remark]:
+    """Whether what was signed about the version admits it here and today, whatever its other tags say."""
+    trust, digest = told.shelf.trust, told.pin.digest
+    if trust is None or judge is None:  # either is told elsewhere
+        return
+    asked_for = identity if digest is None else Binding(identity, digest, trust.environment)
+    rules = Rules(judge, trust.keys, trust.environment)
+    answer = admit(dict(state.tags), asked_for, rules, now=trust.now)
+    match answer:
+        case Refused():
+            message = f"{answer.rule.value}: {answer.message[:_SHOWN_EVIDENCE]} ({answer.remedy[:_SHOWN]})"
+            yield told.wrong(PIN_EVIDENCE, message)
+        case Admitted():
+            for used in answer.decision.waivers:
+                waiver = used.waiver
+                message = f"a waiver is {used.state.value}, {used.days_left} days left (until {waiver.expires}): "
+                message += f"{waiver.rule} ({waiver.scheme}), approved by {waiver.approver}: {waiver.reason}"
+                yield told.wrong(PIN_EVIDENCE, message, level=Level.NOTICE)
+        case _:
+            assert_never(answer)
 
 
 def _tags(told: _Pin, state: VersionState, judge: LoadedPolicy | None) -> Iterator[Remark]:

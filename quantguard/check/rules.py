@@ -86,5 +86,33 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             "Make the registry reachable from the runner, and run again.",
             7.0,
         ),
+        remarks.PIN_EVIDENCE: Rule(
+            "The evidence of the pinned model does not admit it",
+            "The signed evidence in the version's tags is absent, forged, of something else, too old, or the policy of "
+            "the base branch decides otherwise from it.",
+            "Gate the version again, with a key that is trusted, or pin one that is admitted.",
+            9.0,
+        ),
+        remarks.PIN_UNVERIFIED: Rule(
+            "The evidence of pinned models was not verified",
+            "Nothing says whose signatures count, so tags were believed that anybody may write who may tag a version.",
+            "Name the public keys in the manifest, `keys: FILE`, or give --key FILE.",
+            5.0,
+        ),
+        remarks.WAIVER_EXPIRED: Rule(
+            "A waiver has expired",
+            "The gate judges as if it were not there.",
+            "Remove it, or have it approved again with another date.",
+            7.0,
+        ),
+        remarks.WAIVER_REFUSED: Rule(
+            "The policy does not accept a waiver",
+            "The gate exits with 4 for this file: the waiver lasts too long, or was approved by somebody who may not.",
+            "Let it expire sooner, or have it approved by somebody who may; the message names them.",
+            8.0,
+        ),
+        remarks.WAIVER_SOON: Rule(
+            "A waiver expires soon", "Models that pass by it will be blocked then.", "Repair the model before.", 2.0
+        ),
     }
 )

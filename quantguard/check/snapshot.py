@@ -106,6 +106,17 @@ class Snapshot:
                 )
         return data
 
+    def copied(self, path: str) -> Path | Refused | None:
+        """The file at `path` as a file below our root; None where there is none.
+
+        Raises:
+            GitError: git does not answer, or there is too much to read.
+        """
+        data = self.bytes_of(path, MAX_BYTES)
+        if not isinstance(data, bytes):
+            return data
+        return self._write(path, data) or self._root / path
+
     def _says_policy(self, path: str) -> bool:
         data = self.bytes_of(path, MAX_BYTES)
         return isinstance(data, bytes) and says_policy(data)

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
-from quantguard.cli.environment import git_environment, pull_request_base, stay_quiet, tracking_uri
-from quantguard.cli.options import FILE, examples
+from quantguard.cli.environment import git_environment, now, pull_request_base, stay_quiet, tracking_uri
+from quantguard.cli.options import DIRECTORY, FILE, examples
+from quantguard.core.attestation import DEFAULT_ENVIRONMENT
 
 
 @click.command(
     epilog=examples("""
 quantguard check
 quantguard check --base origin/release --tracking-uri http://mlflow:5000
+quantguard check --key gate.pub.pem --tracking-uri http://mlflow:5000
 quantguard check --output annotations=check.txt --output sarif=check.sarif --output md=check.md
 """)
 )
@@ -32,6 +34,21 @@ quantguard check --output annotations=check.txt --output sarif=check.sarif --out
     help="The MLflow server of pinned models. Default: MLFLOW_TRACKING_URI.",
 )
 @click.option(
+    "--key",
+    type=DIRECTORY,
+    metavar="PUB",
+    help="Whose signatures of evidence count: a public key, a directory of them, or a keyring in YAML. Default: what "
+    "`keys` of the base branch's manifest names.",
+)
+@click.option(
+    "--environment",
+    envvar="QUANTGUARD_ENVIRONMENT",
+    default=DEFAULT_ENVIRONMENT,
+    show_default=True,
+    metavar="WORD",
+    help="The registry's, as the gate was told it. Also QUANTGUARD_ENVIRONMENT.",
+)
+@click.option(
     "--allow-looser", is_flag=True, help="A looser limit is a warning: somebody who may allow it has done so."
 )
 @click.option(
@@ -47,6 +64,8 @@ def check(
     base: str | None,
     manifest: Path | None,
     given_uri: str | None,
+    key: Path | None,
+    environment: str,
     allow_looser: bool,
     outputs: tuple[str, ...],
     quiet: bool,
@@ -67,7 +86,9 @@ def check(
     from quantguard.report.outputs import parse_outputs
 
     files = parse_outputs(outputs, FORMATS, "a check")
-    request = Request(Path.cwd(), _bases(base), manifest, tracking_uri(given_uri), allow_looser)
+    request = Request(
+        Path.cwd(), _bases(base), manifest, tracking_uri(given_uri), allow_looser, now(), key, environment
+    )
     result = check_change(request, git_environment())
     write_outputs(result, files)
     if not quiet:

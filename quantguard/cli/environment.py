@@ -229,6 +229,11 @@ def engine_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in _KEPT | _ENGINE}
 
 
+def now() -> datetime:
+    """The moment in UTC, by which evidence ages."""
+    return datetime.now(UTC)
+
+
 def today() -> date:
     """The day in UTC, by which waivers expire."""
-    return datetime.now(UTC).date()
+    return now().date()

@@ -61,6 +61,8 @@ def _unique_models(pins: tuple[Pin, ...]) -> tuple[Pin, ...]:
 class Manifest(Section):
     schema_: Literal["quantguard.manifest/1"] = Field(alias="schema")
     policy: Path_ | None = None  # judges every pin that names none, relative to the manifest
+    waivers: Path_ | None = None  # what is allowed although a policy forbids it, relative to the manifest
+    keys: Path_ | None = None  # whose signatures of evidence count: a PEM or a keyring, relative to the manifest
     looser: LooserLimits = LooserLimits.BLOCK
     models: Annotated[tuple[Pin, ...], AfterValidator(_unique_models)] = ()
 

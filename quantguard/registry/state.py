@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantguard.core.model import RegisteredVersion
+from quantguard.core.model import RegisteredVersion, VersionIdentity
 from quantguard.registry.errors import translated
 from quantguard.registry.mlflow_registry import MlflowRegistry
 
@@ -33,12 +33,17 @@ def version_state(tracking_uri: str, ref: RegisteredVersion) -> VersionState:
         ModelNotFoundError: there is no such model or version.
         RegistryError: no answer, no permission, or the version is not ready.
     """
+    return identified_state(tracking_uri, ref)[1]
+
+
+def identified_state(tracking_uri: str, ref: RegisteredVersion) -> tuple[VersionIdentity, VersionState]:
+    """As `version_state`, with the registration that it is the state of."""
     from mlflow import MlflowClient
 
-    MlflowRegistry(tracking_uri).identify(ref)
+    identity = MlflowRegistry(tracking_uri).identify(ref)
     with translated(f"reading {ref}"):
         version = MlflowClient(tracking_uri, tracking_uri).get_model_version(ref.name, ref.version)
-    return _state(version)
+    return identity, _state(version)
 
 
 def version_states(tracking_uri: str, name: str) -> tuple[VersionState, ...]:

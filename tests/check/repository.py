@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 from quantguard.check.check import Request, check
@@ -19,6 +20,7 @@ ENVIRONMENT = {
     "GIT_COMMITTER_NAME": "C", "GIT_COMMITTER_EMAIL": "c@example.org",
 }  # fmt: skip
 PATH = "policies/small.yaml"
+NOW = datetime(2026, 11, 27, 20, 0, tzinfo=UTC)
 
 
 class Repository:
@@ -65,8 +67,9 @@ class Repository:
         uri: str | None = None,
         allow_looser: bool = False,
         environment: dict[str, str] | None = None,
+        key: Path | None = None,
     ) -> CheckResult:
-        request = Request(self.root, (base,), manifest, uri, allow_looser)
+        request = Request(self.root, (base,), manifest, uri, allow_looser, NOW, key)
         return check(request, ENVIRONMENT if environment is None else environment)
 
 

@@ -12,7 +12,7 @@ from quantguard.check.check import Request, check
 from quantguard.check.git import Git
 from quantguard.core.errors import CheckoutError, UsageError
 from quantguard.core.verdict import ExitCode
-from tests.check.repository import ENVIRONMENT, PATH, Repository, told, with_policy
+from tests.check.repository import ENVIRONMENT, NOW, PATH, Repository, told, with_policy
 
 
 @pytest.fixture
@@ -66,13 +66,13 @@ def test_a_detached_merge_commit_is_compared_with_its_first_parent(repository: R
 
 
 def test_the_first_base_that_is_here_is_taken(repository: Repository) -> None:
-    request = Request(repository.root, ("origin/main", "main"), None, None, False)
+    request = Request(repository.root, ("origin/main", "main"), None, None, False, NOW)
     assert check(request, ENVIRONMENT).base == "main"
 
 
 def test_a_directory_below_the_top_is_in_the_checkout_too(repository: Repository) -> None:
     repository.replace(PATH, "confidence: 0.95", "confidence: 0.9")
-    request = Request(repository.root / "policies", ("main",), None, None, False)
+    request = Request(repository.root / "policies", ("main",), None, None, False, NOW)
     assert told(check(request, ENVIRONMENT)) == told(repository.check())
 
 
