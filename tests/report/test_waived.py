@@ -49,7 +49,7 @@ def test_every_format_lists_a_waiver_in_force_with_its_days_left(name: str) -> N
         assert "34 days left (until 2026-12-31)" in text
 
 
-@pytest.mark.parametrize("name", set(FORMATS) - {"json"})
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - {"json"}))
 def test_every_format_is_loud_about_one_that_has_expired(name: str) -> None:
     text = FORMATS[name](facts(waiver(days=-3)))
     assert "EXPIRED 3 days ago, on 2026-11-24" in text
@@ -116,7 +116,7 @@ def test_in_junit_a_waived_rule_is_skipped_and_an_expired_waiver_fails_what_does
     assert {"skipped": document.skipped, "failures": document.failures} == ends
 
 
-@pytest.mark.parametrize("name", set(FORMATS) - {"json"})
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - {"json"}))
 def test_what_is_written_in_a_waiver_acts_nowhere(name: str) -> None:
     nasty = waiver(reason=NASTY, approver=NASTY)
     given = facts(*(replace(nasty, scheme=f"s{n}") for n in range(80)), nasty)
