@@ -31,6 +31,8 @@ _JUDGE: Final = frozenset({JUDGE_KEY, JUDGE_KEY_FILE, JUDGE_ENDPOINT})
 _LONGEST_KEY: Final = 16_384  # characters
 SIGNING_KEY: Final = "QUANTGUARD_SIGNING_KEY"  # PEM; only the third room is told
 ENVIRONMENT: Final = "QUANTGUARD_ENVIRONMENT"
+LEDGER: Final = "QUANTGUARD_LEDGER"
+LEDGER_ANCHORS: Final = "QUANTGUARD_LEDGER_ANCHORS"  # separated by spaces
 EXECUTOR_IMAGE: Final = "QUANTGUARD_EXECUTOR_IMAGE"
 # How this machine reaches its container engine, docker or podman.
 _ENGINE: Final = frozenset({
@@ -207,6 +209,11 @@ def judge_key() -> str:
 def take_signing_key() -> str:
     """QUANTGUARD_SIGNING_KEY, which is then gone from this process's environment; empty without one."""
     return os.environ.pop(SIGNING_KEY, "")
+
+
+def has_signing_key() -> bool:
+    """Whether QUANTGUARD_SIGNING_KEY is set."""
+    return bool(os.environ.get(SIGNING_KEY))
 
 
 def environment_word() -> str:

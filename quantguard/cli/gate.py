@@ -24,7 +24,7 @@ from quantguard.cli.errands import THE_POLICYS, JudgeGiven, do_errands, errand_e
 from quantguard.cli.options import DIRECTORY, common, examples, judge_options, waivers_option
 from quantguard.cli.presets import POLICY
 from quantguard.cli.progress import printable, progress_shown
-from quantguard.cli.signing import NOTHING_SIGNED, SigningGiven, signer_given, signing_options
+from quantguard.cli.signing import NOTHING_SIGNED, SigningGiven, require_usable, signing_given, signing_options
 from quantguard.cli.spawn import spawn
 from quantguard.cli.waivers import show_waivers
 from quantguard.core.errand import ErrandKind
@@ -97,8 +97,7 @@ def gate(
     given_uri: str | None,
     root: Path | None,
     stage: str | None,
-    key_file: Path | None,
-    environment: str | None,
+    signing: SigningGiven,
     judge_endpoint: str | None,
     judge_key_file: Path | None,
     outputs: tuple[str, ...],
@@ -118,7 +117,6 @@ def gate(
     from quantguard.report.write import parse_output
 
     files = [parse_output(output) for output in outputs]
-    signing = SigningGiven(key_file, environment)
     signing.word()
     policy = load_policy(policy_file)
     job = make_job(ref, policy, seed=seed)
@@ -148,10 +146,7 @@ def _allowed(file: Path | None, work: Work) -> Allowed | None:
 def run_all(work: Work, asked: Asked) -> ExitCode:
     """Fetch, assess, publish, each in a process of its own; stops at the first that does not finish."""
     hide_from_children()
-    if asked.signing.key is not None:  # that it cannot be read is told now, not after hours of measuring
-        from quantguard.evidence.keys import read_signer
-
-        read_signer(asked.signing.key)
+    require_usable(asked.signing, work.policy)
     (work.evidence / "outcome.json").unlink(missing_ok=True)  # of an earlier run; assess makes it again
     work.errands.forget_awaited()
     shutil.rmtree(work.report, ignore_errors=True)
@@ -243,13 +238,12 @@ def _publish(work: Work, asked: Asked) -> ExitCode:
     stay_quiet()
     from quantguard.gate.publish import decided, publish
     from quantguard.gate.registries import registry_for
-    from quantguard.gate.signing import Signing
 
-    signer = signer_given(asked.signing)
-    sign = None if signer is None else Signing(signer, asked.signing.word()).sign
+    signing = signing_given(asked.signing, work.policy, asked.tracking_uri)
+    sign = None if signing is None else signing.sign
     with progress_shown(quiet=asked.quiet) as progress:
         publish(work, registry_for(asked.ref, asked.tracking_uri), sign=sign, progress=progress)
-    if signer is None and not asked.quiet:
+    if signing is None and not asked.quiet:
         click.echo("publish: the evidence is not signed (quantguard keys generate makes a key; give --key)", err=True)
     return exit_code(decided(work, work.require_fetched()), asked.ref)
 

@@ -1,21 +1,35 @@
-"""`--key` and `--environment`: with what the gate signs, and of which registry it speaks."""
+"""With what the gate signs, of which registry it speaks, and in which ledger it enters what it decided."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
-from quantguard.cli.environment import ENVIRONMENT, SIGNING_KEY, environment_word, hide_from_children, take_signing_key
+from quantguard.cli.environment import (
+    ENVIRONMENT,
+    LEDGER,
+    LEDGER_ANCHORS,
+    SIGNING_KEY,
+    environment_word,
+    git_environment,
+    has_signing_key,
+    hide_from_children,
+    take_signing_key,
+)
 from quantguard.cli.options import FILE
 from quantguard.core.errors import UsageError
 
 if TYPE_CHECKING:
     from quantguard.evidence.keys import Signer
+    from quantguard.evidence.ledger_anchors import AnchorPlace
+    from quantguard.gate.signing import Signing
+    from quantguard.policy.load import LoadedPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
 _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -27,11 +41,16 @@ class SigningGiven:
 
     key: Path | None = None
     environment: str | None = None
+    ledger: Path | None = None
+    anchors: tuple[str, ...] = ()  # as evidence.ledger_anchors.parse_anchor reads them
 
     def arguments(self) -> list[str]:
         """The same for another process. The key itself is never an argument, and its file's name is no secret."""
         key = ["--key", str(self.key)] if self.key is not None else []
-        return [*key, *(["--environment", self.environment] if self.environment is not None else [])]
+        environment = ["--environment", self.environment] if self.environment is not None else []
+        ledger = ["--ledger", str(self.ledger)] if self.ledger is not None else []
+        anchors = [word for anchor in self.anchors for word in ("--ledger-anchor", anchor)]
+        return [*key, *environment, *ledger, *anchors]
 
     def word(self) -> str:
         """The registry's name in the operator's words.
@@ -50,7 +69,38 @@ NOTHING_SIGNED: Final = SigningGiven()
 
 
 def signing_options(command: F) -> F:
-    """--key and --environment."""
+    """--key, --environment, --ledger and --ledger-anchor, which the command is given as `signing`."""
+
+    @wraps(command)
+    def with_signing(
+        *,
+        key_file: Path | None,
+        environment: str | None,
+        ledger_file: Path | None,
+        ledger_anchors: tuple[str, ...],
+        **others: Any,
+    ) -> Any:
+        return command(signing=SigningGiven(key_file, environment, ledger_file, ledger_anchors), **others)
+
+    return _options(cast("F", with_signing))
+
+
+def _options(command: F) -> F:
+    command = click.option(
+        "--ledger-anchor",
+        "ledger_anchors",
+        multiple=True,
+        envvar=LEDGER_ANCHORS,
+        metavar="KIND:WHERE",
+        help=f"Where its head is kept besides: file:PATH, git:REPOSITORY or mlflow. Default: {LEDGER_ANCHORS}.",
+    )(command)
+    command = click.option(
+        "--ledger",
+        "ledger_file",
+        type=FILE,
+        envvar=LEDGER,
+        help=f"File in which every decision is entered before an alias moves. Default: {LEDGER}, or none.",
+    )(command)
     command = click.option(
         "--environment",
         metavar="WORD",
@@ -77,3 +127,46 @@ def signer_given(given: SigningGiven) -> Signer | None:
         return None
     hide_from_children()
     return read_signer(given.key) if given.key is not None else Signer.from_pem(text.encode())
+
+
+def require_usable(given: SigningGiven, policy: LoadedPolicy) -> None:
+    """What would stop publishing is told now, not after hours of measuring.
+
+    Raises:
+        UsageError: no such key, or not the ledger that the policy asks for.
+    """
+    from quantguard.evidence.keys import read_signer
+    from quantguard.gate.ledger import require_ledger
+
+    if given.key is not None:
+        read_signer(given.key)
+    asked = policy.policy.ledger
+    require_ledger(None if asked is None else asked.anchors, given.ledger, _places(given))
+    if given.ledger is not None and given.key is None and not has_signing_key():
+        raise UsageError("what a ledger holds is signed", remedy=f"give --key FILE, or set {SIGNING_KEY}")
+
+
+def signing_given(given: SigningGiven, policy: LoadedPolicy, tracking_uri: str | None) -> Signing | None:
+    """How the gate signs; None without a key.
+
+    Raises:
+        UsageError: as for `require_usable`.
+    """
+    from quantguard.gate.ledger import open_ledger
+    from quantguard.gate.signing import Signing
+
+    require_usable(given, policy)
+    signer = signer_given(given)
+    if signer is None:
+        return None
+    if given.ledger is None:
+        return Signing(signer, given.word())
+    places, environment = _places(given), git_environment()
+    ledger = open_ledger(given.ledger, places, tracking_uri=tracking_uri, environment=environment)
+    return Signing(signer, given.word(), ledger=ledger)
+
+
+def _places(given: SigningGiven) -> tuple[AnchorPlace, ...]:
+    from quantguard.evidence.ledger_anchors import parse_anchor
+
+    return tuple(parse_anchor(text) for text in given.anchors)

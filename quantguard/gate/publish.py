@@ -100,6 +100,7 @@ class _Signer:
     def __init__(self, sign: Sign | None) -> None:
         self._sign = sign
         self._bundles: list[str] = []
+        self._events: list[str] = []
 
     def signed(
         self, work: Work, publication: Publication, identity: VersionIdentity, decision: Decision
@@ -109,11 +110,12 @@ class _Signer:
             return publication
         signed = self._sign(work, identity, publication.model_digest, decision)
         self._bundles.append(str(signed.bundle))
+        self._events.extend(signed.events)
         return replace(publication, tags=signed.tags, bundle=signed.bundle)
 
     def record(self, events: tuple[str, ...], evidence: str, derivative: VersionIdentity | None) -> PublishedRecord:
         """What was published, the bundle of what is used first."""
-        return PublishedRecord(events, evidence, derivative, tuple(reversed(self._bundles)))
+        return PublishedRecord((*self._events, *events), evidence, derivative, tuple(reversed(self._bundles)))
 
 
 def _apply(work: Work, fetched: Fetched, registry: Registry, signer: _Signer, progress: Progress) -> PublishedRecord:

@@ -38,6 +38,8 @@ from quantguard.core.model import VersionIdentity
 from quantguard.core.verdict import Decision, Subject, Verdict
 from quantguard.core.waiver import Waiver
 from quantguard.evidence.keys import Signer
+from quantguard.evidence.ledger_anchors import Ledger
+from quantguard.evidence.ledger_entry import Decided as LedgerDecided
 from quantguard.evidence.records import canonical_json, digest_of, read_record, to_plain, write_record
 from quantguard.evidence.trusted import TrustedKeys
 from quantguard.gate.facts import report_facts
@@ -52,17 +54,19 @@ _REPORTS = (("json", "report.json"), ("sarif", "report.sarif"), ("junit", "junit
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """With which key, for which environment, at what time."""
+    """With which key, for which environment, into which ledger, at what time."""
 
     signer: Signer
     environment: str
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ledger: Ledger | None = None
 
     def sign(self, work: Work, identity: VersionIdentity, digest: str, decision: Decision) -> Signed:
-        """The bundle of one set of bytes as it is registered, and its tags.
+        """The bundle of one set of bytes as it is registered, and its tags; when this returns, the ledger tells of it.
 
         Raises:
             EvidenceError: what was promoted would be refused wherever it is used, or the bundle cannot be written.
+            LedgerError: the ledger is not the one that was written or anchored.
         """
         binding = Binding(identity, digest, self.environment)
         made = _Facts(work, binding, decision, self.signer)
@@ -76,7 +80,15 @@ class Signing:
             write_bundle(folder, measured, decided, files, self.signer)
             write_record(record, "signed", str, timestamp(now), inputs=inputs)
         self._require_admissible(made)
-        return Signed(tuple(to_tags(read_pair(folder)).items()), folder)
+        pair = read_pair(folder)
+        return Signed(tuple(to_tags(pair).items()), folder, self._entered(made, digest_bytes(pair.decision)))
+
+    def _entered(self, made: _Facts, decision: str) -> tuple[str, ...]:
+        if self.ledger is None:
+            return ()
+        policy = made.work.policy
+        told = LedgerDecided(made.binding, made.decision.verdict, policy.policy.name, policy.digest, decision)
+        return self.ledger.enter(told, self.signer, now=self.clock())[1]
 
     def _require_admissible(self, made: _Facts) -> None:
         """What is promoted is what a registry that decides again will take."""

@@ -103,6 +103,7 @@ class Signed:
 
     tags: tuple[tuple[str, str], ...]  # of the version
     bundle: Path  # directory
+    events: tuple[str, ...] = ()  # what was done elsewhere with it, one sentence each
 
 
 @dataclass(frozen=True, slots=True)

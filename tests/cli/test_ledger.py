@@ -10,6 +10,7 @@ import pytest
 from quantguard.evidence.ledger_file import Intent, intent_path, write_intent
 from tests.cli.conftest import Run
 from tests.evidence.ledgers import SIGNER, STRANGER, enter
+from tests.stories import write_policy
 
 
 @pytest.fixture
@@ -103,3 +104,21 @@ def test_show_lists_and_shows_no_control_characters(run: Run, ledger: Path) -> N
 def test_what_cannot_be_done_is_told(run: Run, ledger: Path, more: tuple[str, ...], code: int, said: str) -> None:
     ran = run("ledger", *(part.replace("LEDGER", str(ledger)) for part in more))
     assert (ran.code, said in ran.err) == (code, True), ran.err
+
+
+@pytest.mark.parametrize(
+    ("section", "said", "given"),
+    [
+        ("", "what a ledger holds is signed", "--ledger l.jsonl"),
+        ("", "an anchor without a ledger", "--ledger-anchor mlflow"),
+        ("", "'tape' is no anchor", "--ledger l.jsonl --ledger-anchor tape"),
+        ("ledger: {}\n", "the policy asks for a ledger", ""),
+        ("ledger: {anchors: [git]}\n", "anchored in git", "--ledger l.jsonl --ledger-anchor file:x"),
+    ],
+)
+def test_a_gate_without_its_ledger_does_nothing(run: Run, tmp_path: Path, section: str, said: str, given: str) -> None:
+    policy = write_policy(tmp_path / "policy")
+    policy.write_text(policy.read_text(encoding="utf-8") + section, encoding="utf-8")
+    ran = run("gate", "models:/m/1", "--policy", policy, "--work", tmp_path / "work", *given.split())
+    assert (ran.code, said in ran.err) == (4, True), ran.err
+    assert not (tmp_path / "work").exists()
