@@ -147,6 +147,8 @@ def _make_way(directory: Path, unverified: Path) -> None:
     if directory.is_symlink() or (directory.exists() and not receipt.is_file()):
         remedy = "name a directory that is not there yet, or remove it"
         raise UsageError("holds what quantguard load did not put there", path=directory, remedy=remedy)
+    if unverified.is_symlink():  # it would become the directory
+        unverified.unlink()
     if directory.exists():
         shutil.rmtree(unverified, ignore_errors=True)
         directory.rename(unverified)

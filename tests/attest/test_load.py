@@ -296,6 +296,17 @@ def test_two_loads_to_one_place_do_not_meet(world: World) -> None:
     assert load_admitted(str(identity), world.folder / "model", opened).downloaded
 
 
+def test_a_link_in_the_place_of_what_is_not_verified_yet_is_not_followed(world: World) -> None:
+    """The right bytes behind it do not help: whoever owns them may change them afterwards."""
+    identity = world.register()
+    write_files(world.folder / "elsewhere", FILES)
+    (world.folder / "model.unverified").symlink_to(world.folder / "elsewhere")
+    loaded = world.load(str(identity))
+    assert loaded.downloaded
+    assert not loaded.directory.is_symlink()
+    assert read_files(world.folder / "elsewhere") == FILES
+
+
 def test_a_directory_that_cannot_be_written_is_told(world: World) -> None:
     identity = world.register()
     (world.folder / "model.unverified").write_bytes(b"a file in the way")
