@@ -61,6 +61,7 @@ _REMEDY: Final[dict[type[RegistryError], str]] = {
     RegistryUnreachableError: "check the tracking URI and that the MLflow server runs, then run again",
     RegistryError: "see the message of the registry, then run again",
 }
+WHAT_TO_DO: Final = ". What to do: "  # between what is wrong and the remedy, in what the enforcing registry answers
 _MAX_MESSAGE = 600
 _USERINFO = re.compile(r"(?<=://)[^/\s]*@")  # to the last @: a password may hold one
 
@@ -85,7 +86,9 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except (MlflowException, RequestException) as error:
         kind = _kind(error)
-        raise kind(f"{doing}: {redacted(str(error))}", remedy=_REMEDY[kind]) from error
+        # A registry that enforces (`registry.enforce`) says itself what to do.
+        said, _, remedy = str(error).partition(WHAT_TO_DO)
+        raise kind(f"{doing}: {redacted(said)}", remedy=redacted(remedy) or _REMEDY[kind]) from error
     except ImportError as error:  # an artifact store whose client library is an extra of MLflow
         raise RegistryError(f"{doing}: {error}", remedy="install the library of this artifact store") from error
     except OSError as error:

@@ -9,7 +9,9 @@ import zlib
 import pytest
 
 from quantguard.attest.tags import DECISION_TAG, MEASUREMENTS_TAG
+from quantguard.core.errors import RegistryDeniedError
 from quantguard.evidence.keys import Signer
+from quantguard.registry.errors import translated
 from tests.enforce.world import World
 
 
@@ -51,3 +53,11 @@ def test_the_gates_own_tags_in_plain_words_are_no_evidence(world: World) -> None
     identity = world.version()
     world.attach(identity, {"quantguard.verdict": "PROMOTE", "quantguard.promoted": "sha256:00"})
     world.refuses(identity, "evidence.missing")
+
+
+def test_the_gate_passes_on_what_the_registry_says_to_do(world: World) -> None:
+    identity = world.version()
+    with pytest.raises(RegistryDeniedError) as refused, translated("promoting"):
+        world.ask(identity)
+    assert "(evidence.missing)" in refused.value.message
+    assert refused.value.remedy == f"run quantguard gate {identity} with a signing key"
