@@ -77,7 +77,7 @@ def make_job(environment: Mapping[str, str]) -> Job:
         network=_matching("network", given["network"] or "bridge", r"[A-Za-z0-9][\w.-]*", "a Docker network"),
         seed=int(_matching("seed", given["seed"] or "0", r"[0-9]{1,9}", "a whole number")),
         read_environment=shared | credentials["read"],
-        write_environment=shared | credentials["write"],
+        write_environment=shared | credentials["write"] | _signing(given),
         judge_environment=_judge(given),
     )
 
@@ -132,6 +132,14 @@ def _credential(token: str) -> dict[str, str]:
 
 def _judge(given: Mapping[str, str]) -> dict[str, str]:
     variables = {"QUANTGUARD_JUDGE_ENDPOINT": given["judge-endpoint"], "QUANTGUARD_JUDGE_KEY": given["judge-key"]}
+    return {name: value for name, value in variables.items() if value}
+
+
+def _signing(given: Mapping[str, str]) -> dict[str, str]:
+    word = given["environment"]
+    if word:
+        _matching("environment", word, r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "a word")
+    variables = {"QUANTGUARD_SIGNING_KEY": given["signing-key"], "QUANTGUARD_ENVIRONMENT": word}
     return {name: value for name, value in variables.items() if value}
 
 

@@ -48,6 +48,17 @@ OPTIONS: Final = (
     Option("registry-env", "Names of further variables that fetch and publish may see, separated by spaces."),
     Option("judge-endpoint", "Where the judge of the policy is asked.", "the policy's `judge.endpoint`"),
     Option("judge-key", "Key of the judge, which only its container is given.", secret=True),
+    Option(
+        "signing-key",
+        "Private key (PEM) that signs the evidence; only the publish container is given it.",
+        "unsigned",
+        secret=True,
+    ),
+    Option(
+        "environment",
+        "Your word for this registry: evidence for one counts in no other.",
+        "default",
+    ),
     Option("seed", "Of everything random.", "0"),
 )
 

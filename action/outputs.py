@@ -43,6 +43,7 @@ def publish(result: Result, environment: Mapping[str, str], log: Log) -> None:
         "verdict": result.verdict.value,
         "exit-code": str(int(result.code)),
         "evidence": _where(result.work / "evidence"),
+        "bundle": _where(result.work / "signed"),
         "report": _where(result.report) if is_reported(result) else "",
         "hardened-version": hardened_version(result),
     }

@@ -11,6 +11,7 @@ import click
 from quantguard.cli.environment import stay_quiet
 from quantguard.cli.gate import Asked, is_assessed, run_all
 from quantguard.cli.options import DIRECTORY, FILE, examples
+from quantguard.cli.signing import SigningGiven
 from quantguard.core.errors import EvidenceError, NothingToGateError
 from quantguard.core.verdict import ExitCode, Subject, Verdict
 
@@ -31,6 +32,7 @@ class _Gated:
     code: ExitCode
     versions: tuple[VersionState, ...]  # of this model in the registry, afterwards
     report: Path
+    signed: Path  # directory of bundles
 
 
 @click.command(epilog=examples("quantguard demo"))
@@ -60,11 +62,13 @@ def demo(root: Path, policy_file: Path, quiet: bool) -> int:
     console = Console(width=120)
     with EmbeddedServer(root / "mlflow") as server:
         click.echo(f"mlflow server at {server.uri}, its files in {root / 'mlflow'}", err=True)
-        gated = [_gate(kind, server.uri, root, policy_file, quiet=quiet) for kind in CanaryKind]
+        signing = _signing(root)
+        gated = [_gate(kind, server.uri, root, policy_file, signing, quiet=quiet) for kind in CanaryKind]
     console.print(gate_table([one.facts for one in gated]))
     for one in gated:
         click.echo(f"report: {one.report}")
     wrong = [problem for one in gated for problem in _problems(one)]
+    wrong += _verified(gated, signing)
     for problem in wrong:
         click.echo(f"NOT AS EXPECTED: {problem}", err=True)
     if not wrong:
@@ -72,7 +76,18 @@ def demo(root: Path, policy_file: Path, quiet: bool) -> int:
     return ExitCode.INCONCLUSIVE if wrong else ExitCode.PASSED
 
 
-def _gate(kind: CanaryKind, uri: str, root: Path, policy_file: Path, *, quiet: bool) -> _Gated:
+def _signing(root: Path) -> SigningGiven:
+    """A key of the demo's own, made where there is none yet."""
+    from quantguard.evidence.keys import Signer, write_key_pair
+
+    key = root / "gate.pem"
+    if not key.exists():
+        key.with_suffix(".pub.pem").unlink(missing_ok=True)
+        write_key_pair(Signer.generate(), key, key.with_suffix(".pub.pem"))
+    return SigningGiven(key, "demo")
+
+
+def _gate(kind: CanaryKind, uri: str, root: Path, policy_file: Path, signing: SigningGiven, *, quiet: bool) -> _Gated:
     from quantguard.canary.catalogue import canary_directory
     from quantguard.gate.facts import report_facts
     from quantguard.gate.work import Work, default_root, make_job
@@ -87,7 +102,7 @@ def _gate(kind: CanaryKind, uri: str, root: Path, policy_file: Path, *, quiet: b
     policy = load_policy(policy_file)
     job = make_job(str(identity), policy, seed=0)
     work = Work(default_root(job, root / "work" / str(identity.created)).absolute(), job, policy)
-    code = run_all(work, Asked(str(identity), policy_file, uri, "auto", 0, quiet))
+    code = run_all(work, Asked(str(identity), policy_file, uri, "auto", 0, quiet, signing=signing))
     if not is_assessed(work):
         raise EvidenceError(
             f"gating {identity} ended with exit code {code}", path=work.root, remedy="see the lines above"
@@ -95,7 +110,29 @@ def _gate(kind: CanaryKind, uri: str, root: Path, policy_file: Path, *, quiet: b
     facts = report_facts(work)
     report = work.report / "report.md"
     write_reports(facts, [("md", report), ("json", work.report / "report.json")])
-    return _Gated(kind, identity, facts, code, version_states(uri, name), report)
+    return _Gated(kind, identity, facts, code, version_states(uri, name), report, work.signed)
+
+
+def _verified(gated: list[_Gated], signing: SigningGiven) -> list[str]:
+    """Verify the evidence of what was repaired and promoted, as anybody can who has the public key; what is wrong."""
+    from datetime import UTC, datetime
+
+    from quantguard.attest.verify import Asked as Question
+    from quantguard.attest.verify import State, verify_bundle
+    from quantguard.canary.catalogue import CanaryKind
+    from quantguard.evidence.trusted import read_trusted
+
+    if signing.key is None:
+        return ["no key"]
+    public = signing.key.with_suffix(".pub.pem")
+    bundle = next(one.signed for one in gated if one.kind is CanaryKind.NF4_ATTACKED) / "hardened"
+    if not bundle.is_dir():
+        return [f"no evidence in {bundle}"]
+    click.echo(f"evidence: quantguard evidence verify {bundle} --key {public}")
+    verified = verify_bundle(Question(bundle, read_trusted(public), datetime.now(UTC)))
+    for check in verified.checks:
+        click.echo(f"  {check.state.value:8}{check.name}: {check.message}")
+    return [f"{check.name}: {check.message}" for check in verified.checks if check.state is not State.OK]
 
 
 def _problems(one: _Gated) -> list[str]:

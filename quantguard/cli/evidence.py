@@ -63,7 +63,8 @@ def verify(
     if model is None:
         click.echo(f"{'not asked':14}bytes: give --model DIRECTORY to compare them")
     if verified.opened is not None:
-        click.echo(_title(verified.opened))
+        trusted_as = "" if verified.state is State.OK else f", which is not verified ({verified.state.value})"
+        click.echo(_title(verified.opened) + trusted_as)
     return code
 
 

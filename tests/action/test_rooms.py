@@ -67,6 +67,16 @@ def test_the_judge_has_a_network_and_its_own_key_and_sees_no_weights() -> None:
     assert not [stage for stage in STAGES if "judges" in room(stage, JUDGE_KEY="judges").environment.values()]
 
 
+def test_the_signing_key_is_given_to_publish_alone_and_never_as_an_argument() -> None:
+    given = {"SIGNING_KEY": "-----BEGIN PRIVATE KEY-----", "ENVIRONMENT": "production"}
+    holders = [
+        stage for stage in (*STAGES, "judge") if given["SIGNING_KEY"] in room(stage, **given).environment.values()
+    ]
+    assert holders == ["publish"]
+    assert room("publish", **given).environment["QUANTGUARD_ENVIRONMENT"] == "production"
+    assert not [word for stage in STAGES for word in options(stage, **given)["command"] if "PRIVATE" in word]
+
+
 def test_publish_reads_the_bytes_that_were_measured_and_cannot_change_them() -> None:
     mounts = room("publish").mounts
     assert [mounts[WORK / name] for name in ("model", "evidence", "hardened", "errands")] == [False] * 4

@@ -58,7 +58,7 @@ def test_what_is_missing_is_one_line_and_holds(inputs: dict[str, str], code: int
     assert len(errors) == 1
     assert said in errors[0]
     assert outputs(workspace) == {
-        "verdict": "HOLD", "exit-code": str(code), "evidence": "", "report": "", "hardened-version": "",
+        "verdict": "HOLD", "exit-code": str(code), "evidence": "", "bundle": "", "report": "", "hardened-version": "",
     }  # fmt: skip
     assert (workspace / "summary").read_text().startswith("# HOLD: ")
     assert ran.stderr == ""
