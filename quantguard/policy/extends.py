@@ -25,6 +25,7 @@ KEY: Final = "extends"
 PRESETS: Final = ("strict", "standard", "permissive")
 MAX_FILES: Final = 5  # of one policy
 _SUFFIXES: Final = (".yaml", ".yml")
+_MAX_PATH: Final = 1024  # characters
 _OWN: Final = ("schema", "name")  # that every file says for itself
 
 
@@ -135,7 +136,8 @@ def extended(document: Document) -> str | None:
     expected = f"expected one of {', '.join(PRESETS)}, or the path of a policy"
     if word in PRESETS:
         return word
-    if not word or not ("/" in word or word.endswith(_SUFFIXES)):
+    named = ("/" in word or word.endswith(_SUFFIXES)) and word.isprintable() and len(word) <= _MAX_PATH
+    if not named:
         close = difflib.get_close_matches(word, PRESETS, n=1)
         got = repr(word[:60]) if word else "no word"
         raise document.error((KEY,), f"{expected}, got {got}", f"did you mean {close[0]}?" if close else "")
