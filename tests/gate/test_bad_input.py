@@ -141,7 +141,7 @@ def test_weights_that_are_not_finite_are_refused(
     require_message(gate(str(identity)), 2, (WEIGHTS, "lm_head.weight", "holds nan at index [1, 2]"))
     assert picture(client) == before
     evidence = {name for name in left_in(work) if not name.startswith("model/")}
-    assert evidence == {"job.json", "fetched.json", "evidence/policy.yaml"}
+    assert evidence == {"job.json", "fetched.json", "evidence/policy.yaml", "evidence/asked.json"}
 
 
 def test_what_is_not_in_the_registry_is_named(gate: Callable[[str], Ran], client: MlflowClient, work: Path) -> None:
