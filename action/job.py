@@ -39,6 +39,7 @@ class Job:
     read_environment: Mapping[str, str]  # of the fetch container
     write_environment: Mapping[str, str]  # of the publish container
     judge_environment: Mapping[str, str]  # of the judge's container
+    ledgers: tuple[Path, ...] = ()  # directories of the ledger and its anchors, absolute, which publish writes
 
     @property
     def directory(self) -> Path | None:
@@ -61,6 +62,7 @@ def make_job(environment: Mapping[str, str]) -> Job:
     workspace = Path(environment.get("GITHUB_WORKSPACE") or Path.cwd()).resolve()
     uri = given["tracking-uri"] or environment.get("MLFLOW_TRACKING_URI", "")
     shared = _further(given["registry-env"], environment) | ({"MLFLOW_TRACKING_URI": uri} if uri else {})
+    ledger = _ledger(given, workspace)
     credentials = {name: _credential(given[f"{name}-token"]) for name in ("read", "write")}
     return Job(
         model=given["model"],
@@ -77,8 +79,9 @@ def make_job(environment: Mapping[str, str]) -> Job:
         network=_matching("network", given["network"] or "bridge", r"[A-Za-z0-9][\w.-]*", "a Docker network"),
         seed=int(_matching("seed", given["seed"] or "0", r"[0-9]{1,9}", "a whole number")),
         read_environment=shared | credentials["read"],
-        write_environment=shared | credentials["write"] | _signing(given),
+        write_environment=shared | credentials["write"] | _signing(given) | ledger[0],
         judge_environment=_judge(given),
+        ledgers=ledger[1],
     )
 
 
@@ -141,6 +144,32 @@ def _signing(given: Mapping[str, str]) -> dict[str, str]:
         _matching("environment", word, r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "a word")
     variables = {"QUANTGUARD_SIGNING_KEY": given["signing-key"], "QUANTGUARD_ENVIRONMENT": word}
     return {name: value for name, value in variables.items() if value}
+
+
+def _ledger(given: Mapping[str, str], workspace: Path) -> tuple[dict[str, str], tuple[Path, ...]]:
+    """What publish is told of the ledger, and the directories that it writes for it."""
+    if not given["ledger"]:
+        if given["ledger-anchors"]:
+            raise UsageError("the input ledger-anchors without ledger", remedy="name the ledger's file on the runner")
+        return {}, ()
+    files, anchors = [(workspace / given["ledger"]).absolute()], []
+    for anchor in given["ledger-anchors"].split():
+        kind, _, where = anchor.partition(":")
+        if kind == "file" and where:
+            files.append((workspace / where).absolute())
+            anchors.append(f"file:{files[-1]}")
+        elif anchor == "mlflow":
+            anchors.append(anchor)
+        else:  # the image has no git
+            remedy = "use file:PATH or mlflow; in git, run quantguard ledger anchor in a later step"
+            raise UsageError(f"the input ledger-anchors has {anchor!r}", remedy=remedy)
+    for directory in (file.parent for file in files):
+        if not directory.is_dir():  # which a mount would make, as root, where a disk is not mounted
+            raise UsageError(
+                f"the directory {directory} is not there", remedy="make it, or mount what holds the ledger"
+            )
+    variables = {"QUANTGUARD_LEDGER": str(files[0]), "QUANTGUARD_LEDGER_ANCHORS": " ".join(anchors)}
+    return {name: value for name, value in variables.items() if value}, tuple(file.parent for file in files)
 
 
 def _further(names: str, environment: Mapping[str, str]) -> dict[str, str]:

@@ -59,6 +59,8 @@ OPTIONS: Final = (
         "Your word for this registry: evidence for one counts in no other.",
         "default",
     ),
+    Option("ledger", "File on the runner in which every decision is entered before an alias moves.", "none"),
+    Option("ledger-anchors", "Where its head is kept besides: `file:PATH` or `mlflow`, separated by spaces.", "none"),
     Option("seed", "Of everything random.", "0"),
 )
 

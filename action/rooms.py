@@ -4,7 +4,7 @@
 | ------- | ------- | -------------- | --- | -------------------------------------------------- |
 | fetch   | yes     | reads registry | no  | the work directory                                 |
 | assess  | none    | none           | yes | evidence, errands/asked, hardened, scratch, report |
-| publish | yes     | writes         | no  | the work directory less what it reads              |
+| publish | yes     | writes, signs  | no  | the work directory less what it reads, the ledger  |
 
 Between two runs of assess, where it asks for it, a room of an errand (`quantguard.core.errand`), which sees no weights:
 
@@ -64,7 +64,7 @@ def make_room(stage: str, job: Job, machine: Machine, policy_files: tuple[Path, 
             mounts = {job.work: False} | {job.work / name: True for name in MEASURED}
         case "publish":
             network, environment = job.network, job.write_environment
-            mounts = {job.work: True} | {job.work / name: False for name in _SETTLED}
+            mounts = {job.work: True} | {job.work / name: False for name in _SETTLED} | dict.fromkeys(job.ledgers, True)
         case "judge":
             network, environment = job.network, job.judge_environment
             mounts = {job.work / ASKED: False, job.work / DONE: True}

@@ -9,6 +9,7 @@ import pytest
 
 from action.job import Job, make_job
 from action.rooms import STAGES, Machine, Room, container_options, make_room
+from quantguard.core.errors import UsageError
 from tests.action.test_job import GIVEN
 
 MACHINE = Machine("1001:1001", 8 << 30, 2)
@@ -75,6 +76,26 @@ def test_the_signing_key_is_given_to_publish_alone_and_never_as_an_argument() ->
     assert holders == ["publish"]
     assert room("publish", **given).environment["QUANTGUARD_ENVIRONMENT"] == "production"
     assert not [word for stage in STAGES for word in options(stage, **given)["command"] if "PRIVATE" in word]
+
+
+def test_the_ledger_is_written_by_publish_alone(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    given = {"LEDGER": f"{tmp_path}/ledger.jsonl", "LEDGER_ANCHORS": f"file:{tmp_path}/audit/head.json mlflow"}
+    rooms = {stage: room(stage, **given) for stage in (*STAGES, "judge")}
+    assert [stage for stage, made in rooms.items() if tmp_path in made.mounts] == ["publish"]
+    publish = rooms["publish"]
+    assert (publish.mounts[tmp_path], publish.mounts[tmp_path / "audit"]) == (True, True)
+    assert publish.environment["QUANTGUARD_LEDGER"] == given["LEDGER"]
+    assert publish.environment["QUANTGUARD_LEDGER_ANCHORS"] == given["LEDGER_ANCHORS"]
+
+
+@pytest.mark.parametrize(
+    ("ledger", "anchors", "said"),
+    [("", "mlflow", "without ledger"), ("/l", "git:x", "has 'git:x'"), ("/no such/l", "", "is not there")],
+)
+def test_a_ledger_that_cannot_be_is_told(ledger: str, anchors: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        make(LEDGER=ledger, LEDGER_ANCHORS=anchors)
 
 
 def test_publish_reads_the_bytes_that_were_measured_and_cannot_change_them() -> None:
