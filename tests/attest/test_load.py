@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from mlflow import MlflowClient
 
-from quantguard.attest.load import EvidenceGatekeeper, load_verified
+from quantguard.attest.load import EvidenceGatekeeper
 from quantguard.attest.tags import DECISION_TAG
 from quantguard.checkpoint.digest import model_digest
-from quantguard.core.attestation import Binding
 from quantguard.core.errors import (
     ModelNotFoundError,
-    NotAdmittedError,
-    PolicyError,
-    QuantGuardError,
-    RegistryError,
-    RegistryUnreachableError,
-    UnsafeCheckpointError,
     UsageError,
 )
 from quantguard.core.model import VersionIdentity
@@ -33,74 +23,15 @@ from quantguard.core.progress import Progress, silent
 from quantguard.core.scheme import Scheme
 from quantguard.core.verdict import ExitCode
 from quantguard.evidence.keys import Signer
-from quantguard.policy.load import LoadedPolicy
-from quantguard.registry.embedded import EmbeddedServer
 from quantguard.registry.interface import Resolved
-from quantguard.registry.load_verified import Loaded, receipt_of
 from quantguard.registry.load_verified import load_verified as load_admitted
+from quantguard.registry.load_verified import receipt_of
 from quantguard.registry.mlflow_registry import MlflowRegistry
-from quantguard.registry.register import register_directory
-from tests.attest.made import NOW, SIGNER, days, signed_tags, write_made_policy
+from tests.attest.consumer import World, gatekeeper
+from tests.attest.made import NOW, days, write_made_policy
 from tests.command import quantguard
 from tests.policy.made import measured
-from tests.registry.world import FILES, fresh_name, read_files, write_files
-
-
-@dataclass(frozen=True)
-class World:
-    """A registry, a policy and a key; models are registered and signed for as the gate does it."""
-
-    uri: str
-    client: MlflowClient
-    policy: LoadedPolicy
-    keys: Path
-    folder: Path
-
-    def register(self, files: Mapping[str, bytes] = FILES, *, name: str = "", sign: bool = True) -> VersionIdentity:
-        source = write_files(self.folder / fresh_name("files"), dict(files))
-        identity = register_directory(self.uri, name or fresh_name("served"), source)
-        if sign:
-            self.sign(identity, model_digest(source))
-        return identity
-
-    def sign(self, identity: VersionIdentity, digest: str, **given: Any) -> None:
-        binding = Binding(identity, digest, given.pop("environment", "production"))
-        for key, value in signed_tags(self.policy, binding=binding, **given).items():
-            self.client.set_model_version_tag(identity.name, identity.version, key, value)
-
-    def load(self, ref: str, **given: Any) -> Loaded:
-        settings = {
-            "keys": self.keys,
-            "policy": self.policy.path,
-            "tracking_uri": self.uri,
-            "environment": "production",
-            "now": NOW,
-        }
-        return load_verified(ref, self.folder / "model", **{**settings, **given})
-
-    def refusal(self, ref: str, **given: Any) -> str:
-        """The rule by which it is refused; nothing is left of the model."""
-        with pytest.raises(NotAdmittedError) as refused:
-            self.load(ref, **given)
-        assert refused.value.exit_code is ExitCode.BLOCKED
-        assert refused.value.remedy
-        assert self.left() == []
-        return refused.value.rule
-
-    def left(self) -> list[str]:
-        return sorted(path.name for path in self.folder.glob("model*"))
-
-
-@pytest.fixture(scope="module")
-def client(mlflow_server: EmbeddedServer) -> MlflowClient:
-    return MlflowClient(mlflow_server.uri, mlflow_server.uri)
-
-
-@pytest.fixture
-def world(mlflow_server: EmbeddedServer, client: MlflowClient, tmp_path: Path) -> World:
-    keys = tmp_path / "gate.pub.pem"
-    keys.write_bytes(SIGNER.public.pem())
-    return World(mlflow_server.uri, client, write_made_policy(tmp_path / "policy"), keys, tmp_path)
+from tests.registry.world import FILES, read_files, write_files
 
 
 def test_what_holds_the_alias_is_loaded_with_a_receipt_beside_it(world: World) -> None:
@@ -163,13 +94,6 @@ def test_an_alias_that_moves_after_it_was_looked_up_changes_nothing(world: World
     assert world.load(f"models:/{first.name}@champion").identity.version == second.version
 
 
-def gatekeeper(world: World) -> EvidenceGatekeeper:
-    from quantguard.attest.admission import Rules
-    from quantguard.evidence.trusted import read_trusted
-
-    return EvidenceGatekeeper(Rules(world.policy, read_trusted(world.keys), "production"), NOW)
-
-
 def test_evidence_of_another_version_and_of_a_model_that_was_made_again_is_refused(world: World) -> None:
     signed, other = world.register(), world.register(sign=False)
     tags = world.client.get_model_version(signed.name, signed.version).tags
@@ -228,106 +152,6 @@ def test_a_scheme_that_the_policy_does_not_measure_is_refused(world: World) -> N
     identity = world.register()
     assert world.load(str(identity), schemes=(Scheme.NF4,)).directory.is_dir()
     assert world.refusal(str(identity), schemes=(Scheme.NF4, Scheme.FP4)) == "load.scheme"
-
-
-def test_the_same_bytes_are_not_fetched_again_and_are_checked_again(world: World) -> None:
-    identity = world.register()
-    loaded = world.load(str(identity))
-    assert not world.load(str(identity)).downloaded
-    (loaded.directory / "config.json").write_bytes(b"changed on this disk")
-    assert world.load(str(identity)).downloaded
-    assert read_files(loaded.directory) == FILES
-
-
-def not_there(world: World, identity: VersionIdentity) -> dict[str, Any]:
-    return {"tracking_uri": "http://127.0.0.1:9"}
-
-
-def bad_policy(world: World, identity: VersionIdentity) -> dict[str, Any]:
-    return {"policy": write_files(world.folder, {"bad.yaml": b"schema: other"}) / "bad.yaml"}
-
-
-def stale(world: World, identity: VersionIdentity) -> dict[str, Any]:
-    return {"now": NOW + days(60)}
-
-
-@pytest.mark.parametrize(
-    ("change", "kind"), [(not_there, RegistryUnreachableError), (bad_policy, PolicyError), (stale, NotAdmittedError)]
-)
-def test_a_model_of_yesterday_is_not_there_after_a_failure_of_today(
-    world: World, change: Callable[[World, VersionIdentity], dict[str, Any]], kind: type[QuantGuardError]
-) -> None:
-    identity = world.register()
-    directory = world.load(str(identity)).directory
-    with pytest.raises(kind):
-        world.load(str(identity), **change(world, identity))
-    assert not directory.exists()
-    assert not receipt_of(directory).exists()
-    assert world.load(str(identity)).downloaded is (kind is NotAdmittedError)
-
-
-def test_what_somebody_else_put_there_stays(world: World, tmp_path: Path) -> None:
-    identity = world.register()
-    write_files(tmp_path / "model", {"mine.txt": b"mine"})
-    with pytest.raises(UsageError, match="did not put there"):
-        world.load(str(identity))
-    assert read_files(tmp_path / "model") == {"mine.txt": b"mine"}
-    shutil.rmtree(tmp_path / "model")
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "model").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match="did not put there"):
-        world.load(str(identity))
-
-
-@pytest.mark.parametrize("name", [".", "..", "/"])
-def test_a_directory_without_a_name_of_its_own_is_told(world: World, name: str) -> None:
-    with pytest.raises(UsageError, match="no name"):
-        load_admitted("models:/m/1", Path(name), lambda: (MlflowRegistry(world.uri), gatekeeper(world)))
-
-
-def test_two_loads_to_one_place_do_not_meet(world: World) -> None:
-    identity = world.register()
-
-    def opened() -> tuple[MlflowRegistry, EvidenceGatekeeper]:
-        with pytest.raises(UsageError, match="somebody is loading"):
-            world.load(str(identity))
-        return MlflowRegistry(world.uri), gatekeeper(world)
-
-    assert load_admitted(str(identity), world.folder / "model", opened).downloaded
-
-
-def test_a_link_in_the_place_of_what_is_not_verified_yet_is_not_followed(world: World) -> None:
-    """The right bytes behind it do not help: whoever owns them may change them afterwards."""
-    identity = world.register()
-    write_files(world.folder / "elsewhere", FILES)
-    (world.folder / "model.unverified").symlink_to(world.folder / "elsewhere")
-    loaded = world.load(str(identity))
-    assert loaded.downloaded
-    assert not loaded.directory.is_symlink()
-    assert read_files(world.folder / "elsewhere") == FILES
-
-
-def test_a_directory_that_cannot_be_written_is_told(world: World) -> None:
-    identity = world.register()
-    (world.folder / "model.unverified").write_bytes(b"a file in the way")
-    with pytest.raises(RegistryError):
-        world.load(str(identity))
-    (world.folder / "file").write_bytes(b"")
-    with pytest.raises(UsageError, match="cannot be written"):
-        load_admitted(str(identity), world.folder / "file" / "model", lambda: (MlflowRegistry(""), gatekeeper(world)))
-
-
-def test_a_link_among_the_files_never_appears(world: World) -> None:
-    identity = world.register()
-
-    class Linking(MlflowRegistry):
-        def download(self, identity: VersionIdentity, destination: Path, *, progress: Progress = silent) -> None:
-            super().download(identity, destination, progress=progress)
-            (destination / ".git").symlink_to("/etc")
-
-    with pytest.raises(UnsafeCheckpointError):
-        load_admitted(str(identity), world.folder / "model", lambda: (Linking(world.uri), gatekeeper(world)))
-    assert world.left() == []
 
 
 @pytest.mark.parametrize("ref", ["models:/m", "models:/m@", "models:/m@a/b", "hf://x/y", "runs:/1/model", "/srv/model"])
