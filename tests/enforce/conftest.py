@@ -11,9 +11,9 @@ from tests.enforce.world import World, made_settings
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """One enforcing `mlflow server` with two workers for the whole run; each test has models of its own."""
+    """One enforcing `mlflow server` for the whole run; each test has models of its own."""
     root = tmp_path_factory.mktemp("enforced")
     settings = made_settings(root)
     database = f"sqlite:///{root / 'mlflow.db'}"
-    with EmbeddedServer(root / "server", database=database, registry=settings.uri(database), workers=2) as server:
+    with EmbeddedServer(root / "server", database=database, registry=settings.uri(database)) as server:
         yield World(server.uri, MlflowClient(server.uri, server.uri), settings)

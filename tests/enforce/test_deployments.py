@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,8 @@ class Deployment:
         headers = {"X-MLFLOW-WORKSPACE": workspace}
         return requests.post(f"{self.uri}/api/2.0/mlflow/{path}", json=body, headers=headers, auth=who, timeout=60)
 
-    def version(self, name: str, workspace: str) -> VersionIdentity:
-        assert self.ask("registered-models/create", {"name": name}, workspace).ok
+    def version(self, name: str, workspace: str, *, first: bool = True) -> VersionIdentity:
+        assert not first or self.ask("registered-models/create", {"name": name}, workspace).ok
         made = self.ask("model-versions/create", {"name": name, "source": "s3://store/1"}, workspace).json()
         found = made["model_version"]
         return VersionIdentity(name, found["version"], found["source"], found["creation_timestamp"])
@@ -81,3 +82,14 @@ def test_administrators_and_workspaces_need_evidence_too(deployment: Deployment)
         assert deployment.promote(identity, workspace).status_code == 200
     # Without a password nobody gets so far.
     assert deployment.promote(identity, "default", ("admin", "wrong")).status_code == 401
+
+
+def test_of_two_promoters_before_several_workers_one_wins_and_the_other_is_told(deployment: Deployment) -> None:
+    rivals = [deployment.version("contested", "default", first=first) for first in (True, False)]
+    for rival in rivals:
+        deployment.attach(rival, "default")
+        tag = {"name": rival.name, "version": rival.version, "key": "quantguard.expects.champion", "value": "none"}
+        assert deployment.ask("model-versions/set-tag", tag, "default").ok
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda rival: deployment.promote(rival, "default"), rivals))
+    assert sorted(answer.status_code for answer in answers) == [200, 409], [answer.text for answer in answers]
