@@ -14,9 +14,11 @@ from quantguard.attest.tags import DECISION_TAG, MEASUREMENTS_TAG
 from quantguard.core.attestation import Binding
 from quantguard.core.measurement import Measurements
 from quantguard.core.model import VersionIdentity
-from quantguard.core.verdict import Verdict
+from quantguard.core.verdict import Subject, Verdict
+from quantguard.core.waiver import Waiver
 from quantguard.evidence.keys import Signer
 from quantguard.evidence.trusted import TrustedKey, TrustedKeys
+from quantguard.policy.subject import decide_subject
 from tests.attest.made import (
     BINDING,
     DIGEST,
@@ -151,3 +153,21 @@ def test_the_verdict_that_was_signed_is_never_read(rules: Rules, verdict: Verdic
     assert refused(admit(lied, IDENTITY, rules, now=NOW)) == Rule.NOT_MET
     blocked = signed_tags(rules.policy, changes={"verdict": verdict})
     assert isinstance(admit(blocked, IDENTITY, rules, now=NOW), Admitted)
+
+
+def test_waivers_count_again_at_their_age_today_and_for_those_bytes(rules: Rules) -> None:
+    bad = measurements(quantized=90)
+    failures = decide_subject(rules.policy.policy, Subject.ORIGINAL, (), bad).failures()
+    expires = (NOW + days(5)).date().isoformat()
+    named = dict.fromkeys(reason.waived_as for reason in failures)
+    waivers = tuple(Waiver(rule, DIGEST, scheme, "accepted", "ann", expires) for rule, scheme in named)
+    assert len(waivers) >= 2
+
+    def tags(*given: Waiver) -> dict[str, str]:
+        return signed_tags(rules.policy, found=bad, changes={"waivers": given})
+
+    assert isinstance(admit(tags(*waivers), IDENTITY, rules, now=NOW + days(5)), Admitted)
+    assert refused(admit(tags(*waivers), IDENTITY, rules, now=NOW + days(6))) == Rule.WAIVER_EXPIRED
+    assert refused(admit(tags(*waivers[1:]), IDENTITY, rules, now=NOW)) == Rule.NOT_MET
+    others = (replace(waiver, model_digest="sha256:" + "cd" * 32) for waiver in waivers)
+    assert refused(admit(tags(*others), IDENTITY, rules, now=NOW)) == Rule.NOT_MET
