@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers containers-setup test-all fuzz range check format schemas lock clean
+.PHONY: demo test test-containers test-image containers-setup test-all fuzz range check format schemas lock clean
 
 demo: $(READY)
 	$(BIN)/quantguard demo
@@ -16,7 +16,11 @@ test: $(READY)
 
 # The image, built, and the action on a container engine that speaks Docker's API: as root, on Debian or Ubuntu.
 test-containers: $(READY)
-	$(BIN)/python -m pytest -m containers --timeout 1800 tests/containers
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m containers --timeout 1800 -n logical --maxprocesses 2 --dist loadfile tests/containers
+
+# The image of those tests alone, which they then find built.
+test-image: $(READY)
+	$(BIN)/python -m tests.containers.engine
 
 containers-setup:
 	apt-get update -qq

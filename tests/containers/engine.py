@@ -1,15 +1,19 @@
 """A container engine that speaks Docker's API, our image built on a base of its own, and what a test asks of both.
 
 Needs root, and Debian's podman, runc, buildah, debootstrap and docker-registry (`make containers-setup`). Images stay
-on the machine, so that only a change of what they are made from builds again.
+on the machine, so that only a change of what they are made from builds again. Each worker of pytest-xdist has an engine
+with containers of its own, which sees the images that all of them share. `python -m tests.containers.engine` builds
+those beforehand.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -38,6 +42,16 @@ _REGISTRIES: Final = """\
 location = "{address}"
 insecure = true
 """
+# Of one worker of several: beside podman's own store, and kept as that is.
+_STORE: Final = """\
+[storage]
+driver = "{driver}"
+graphroot = "{root}"
+runroot = "/run/containers/{name}"
+[storage.options]
+additionalimagestores = ["{shared}"]
+"""
+_LOCK: Final = Path("/run/lock/quantguard-test.lock")
 _LIMITS: Final = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
 
@@ -55,18 +69,22 @@ class Engine:
     def environment(self) -> dict[str, str]:
         return _environment(self.folder)
 
-    def podman(self, *arguments: str | Path, stdin: int | None = None) -> str:
-        """Run it; its output."""
+    def podman(self, *arguments: str | Path, stdin: int | None = None, shared: bool = False) -> str:
+        """Run it; its output. `shared`: on the images that all engines see."""
         command = ["podman", *map(str, arguments)]
-        ran = subprocess.run(command, env=self.environment(), stdin=stdin, capture_output=True, text=True, check=False)
+        environment = self.environment()
+        if shared:
+            environment.pop("CONTAINERS_STORAGE_CONF", None)
+        ran = subprocess.run(command, env=environment, stdin=stdin, capture_output=True, text=True, check=False)
         if ran.returncode != 0:
             raise AssertionError(f"{' '.join(command)}: {ran.returncode}\n{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}")
         return ran.stdout
 
-    def build(self, folder: Path, tag: str, *options: str) -> str:
+    def build(self, folder: Path, tag: str, *options: str, shared: bool = False) -> str:
         """Build the Dockerfile in `folder`; the id of the image."""
-        self.podman("build", "--network", "host", *_LIMITS, *options, "--tag", tag, folder)
-        return "sha256:" + self.podman("image", "inspect", "--format", "{{.Id}}", tag).strip().removeprefix("sha256:")
+        self.podman("build", "--network", "host", *_LIMITS, *options, "--tag", tag, folder, shared=shared)
+        found = self.podman("image", "inspect", "--format", "{{.Id}}", tag, shared=shared).strip()
+        return "sha256:" + found.removeprefix("sha256:")
 
     def containers(self) -> list[str]:
         """Ids of all containers of the launcher, running or not."""
@@ -75,7 +93,22 @@ class Engine:
 
 def _environment(folder: Path) -> dict[str, str]:
     files = {"CONTAINERS_CONF": "containers.conf", "CONTAINERS_REGISTRIES_CONF": "registries.conf"}
+    if (folder / "storage.conf").exists():
+        files["CONTAINERS_STORAGE_CONF"] = "storage.conf"
     return {**os.environ, **{name: str(folder / file) for name, file in files.items()}}
+
+
+def _write_store(folder: Path) -> None:
+    """Where there are several workers, each counts and sweeps containers of its own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return
+    asked = ["podman", "info", "--format", "{{.Store.GraphDriverName}} {{.Store.GraphRoot}}"]
+    told = subprocess.run(asked, env=_environment(folder), capture_output=True, text=True, check=True).stdout
+    driver, shared = told.strip().split(" ", 1)
+    name = f"quantguard-test-{worker}"
+    text = _STORE.format(driver=driver, root=Path(shared).with_name(name), name=name, shared=shared)
+    (folder / "storage.conf").write_text(text)
 
 
 def free_port() -> int:
@@ -97,6 +130,7 @@ def serving() -> Iterator[Engine]:
         path = folder / "docker.sock"
         registry = f"127.0.0.1:{free_port()}"
         (folder / "registries.conf").write_text(_REGISTRIES.format(address=registry))
+        _write_store(folder)
         with (folder / "log").open("wb") as log:
             command = ["podman", "system", "service", "--time=900", f"unix://{path}"]
             service = subprocess.Popen(
@@ -125,10 +159,23 @@ def _wait(path: Path, service: subprocess.Popen[bytes], log: Path) -> None:
         sleep(0.05)
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """While it lasts, no other engine changes the shared images."""
+    _LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with _LOCK.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def require_base(engine: Engine) -> None:
     """Debian with Python and nothing else, in place of python:slim, which no registry here offers."""
-    if engine.client.images.list(name=BASE):
-        return
+    with _alone():
+        if not engine.podman("images", "--quiet", BASE, shared=True):
+            _make_base(engine)
+
+
+def _make_base(engine: Engine) -> None:
     with tempfile.TemporaryDirectory(prefix="quantguard-base-") as name:
         root = Path(name, "root")
         packages = "--include=ca-certificates,python3,python3-venv"
@@ -136,7 +183,7 @@ def require_base(engine: Engine) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
             assert tar.stdout is not None
-            engine.podman("import", "-", BASE, stdin=tar.stdout.fileno())
+            engine.podman("import", "-", BASE, stdin=tar.stdout.fileno(), shared=True)
             assert tar.wait() == 0
 
 
@@ -145,8 +192,9 @@ def build_image(engine: Engine, folder: Path) -> str:
     require_base(engine)
     arguments = [f"BASE_IMAGE={BASE}", "TORCH_INDEX_URL=", "VERSION=0.0.1", "REVISION=abc"]
     build_arguments = [word for argument in arguments for word in ("--build-arg", argument)]
-    return engine.build(ROOT, "localhost/quantguard-test/quantguard:cpu", "--target", "cpu", *build_arguments,
-                        *_machine(folder))  # fmt: skip
+    with _alone():
+        return engine.build(ROOT, "localhost/quantguard-test/quantguard:cpu", "--target", "cpu", *build_arguments,
+                            *_machine(folder), shared=True)  # fmt: skip
 
 
 def _machine(folder: Path) -> tuple[str, ...]:
@@ -166,3 +214,12 @@ def _machine(folder: Path) -> tuple[str, ...]:
     local = {path.parent if path.is_file() or path.name == "simple" else path for path in paths if path.exists()}
     mounts = [f"{folder / 'pip.conf'}:/etc/pip.conf:ro", *(f"{path}:{path}:ro" for path in sorted(local))]
     return tuple(word for mount in mounts for word in ("--volume", mount))
+
+
+def main() -> None:
+    with serving() as engine, tempfile.TemporaryDirectory(prefix="quantguard-build-") as folder:
+        sys.stdout.write(f"{build_image(engine, Path(folder))}\n")
+
+
+if __name__ == "__main__":
+    main()
