@@ -211,9 +211,9 @@ def take_signing_key() -> str:
     return os.environ.pop(SIGNING_KEY, "")
 
 
-def has_signing_key() -> bool:
-    """Whether QUANTGUARD_SIGNING_KEY is set."""
-    return bool(os.environ.get(SIGNING_KEY))
+def signing_key() -> str:
+    """QUANTGUARD_SIGNING_KEY, which stays for the third room; empty without one."""
+    return os.environ.get(SIGNING_KEY, "")
 
 
 def environment_word() -> str:

@@ -18,8 +18,8 @@ from quantguard.cli.environment import (
     SIGNING_KEY,
     environment_word,
     git_environment,
-    has_signing_key,
     hide_from_children,
+    signing_key,
     take_signing_key,
 )
 from quantguard.cli.options import FILE
@@ -135,14 +135,16 @@ def require_usable(given: SigningGiven, policy: LoadedPolicy) -> None:
     Raises:
         UsageError: no such key, or not the ledger that the policy asks for.
     """
-    from quantguard.evidence.keys import read_signer
+    from quantguard.evidence.keys import Signer, read_signer
     from quantguard.gate.ledger import require_ledger
 
     if given.key is not None:
         read_signer(given.key)
+    elif text := signing_key():
+        Signer.from_pem(text.encode())
     asked = policy.policy.ledger
     require_ledger(None if asked is None else asked.anchors, given.ledger, _places(given))
-    if given.ledger is not None and given.key is None and not has_signing_key():
+    if given.ledger is not None and given.key is None and not signing_key():
         raise UsageError("what a ledger holds is signed", remedy=f"give --key FILE, or set {SIGNING_KEY}")
 
 

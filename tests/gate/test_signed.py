@@ -167,7 +167,10 @@ def test_the_key_reaches_the_third_room_only(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_key_that_is_none_is_told_before_anything_is_measured(tmp_path: Path, policy_file: Path) -> None:
     (tmp_path / "open.pem").write_bytes(Signer.generate().private_pem())
     (tmp_path / "open.pem").chmod(0o644)
+    command = ("gate", tmp_path, "--policy", policy_file, "--work", tmp_path / "w")
     for given, said in (("open.pem", "chmod 600"), ("none.pem", "cannot be read")):
-        ran = quantguard("gate", tmp_path, "--policy", policy_file, "--work", tmp_path / "w", "--key", tmp_path / given)
+        ran = quantguard(*command, "--key", tmp_path / given)
         assert (ran.code, said in ran.err) == (4, True), ran.err
+    ran = quantguard(*command, env={SIGNING_KEY: "secret-not"})
+    assert (ran.code, "not a private key" in ran.err, "secret-not" in ran.err + ran.out) == (4, True, False), ran.err
     assert not (tmp_path / "w" / "model").exists()
