@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,7 @@ from quantguard.evidence.dsse import read_envelope
 from quantguard.evidence.records import read_record
 from quantguard.evidence.trusted import TrustedKeys
 from quantguard.policy.load import LoadedPolicy, parse_policy
+from quantguard.policy.waivers import days_left
 
 _SHOWN: Final = 3  # files named in a sentence
 
@@ -96,6 +97,7 @@ def verify_bundle(asked: Asked) -> Verified:
     signers = ", ".join(f"{key.name} ({key.public.key_id[:16]})" for key in opened.signers)
     checks = [Check("signatures", State.OK, f"both statements are signed by {signers}")]
     checks += [_made(name, check, asked, opened) for name, check in _CHECKS]
+    checks += [_made("waivers", _waivers, asked, opened)] if opened.decided.waivers else []
     checks += [_made("bytes", _model, asked, opened)] if asked.model is not None else []
     checks += [_made("your policy", _policy_of_today, asked, opened)] if asked.policy is not None else []
     return Verified(tuple(checks), opened)
@@ -166,6 +168,17 @@ def _verdict(asked: Asked, opened: Opened) -> tuple[State, str]:
         return State.FAILED, f"the measurements say {again.verdict.value}, the decision {decided.verdict.value}"
     failures = "".join(f"; {reason.sentence()}" for reason in again.failures()[:_SHOWN])
     return State.OK, f"{decided.verdict.value} follows from the measurements and the policy{failures}"
+
+
+def _waivers(asked: Asked, opened: Opened) -> tuple[State, str]:
+    """What the verdict was allowed to overlook, with the days that are left today."""
+    today = asked.now.astimezone(UTC).date()
+    told = (
+        f"{waiver.rule} ({waiver.scheme}) by {waiver.approver} until {waiver.expires}, "
+        + (f"{left} days left" if (left := days_left(waiver, today)) >= 0 else "expired")
+        for waiver in opened.decided.waivers
+    )
+    return State.OK, "; ".join(told)
 
 
 def _model(asked: Asked, opened: Opened) -> tuple[State, str]:

@@ -21,6 +21,7 @@ from quantguard.core.attestation import timestamp
 from quantguard.core.errors import EvidenceError
 from quantguard.core.measurement import Measurements
 from quantguard.core.verdict import Subject, Verdict
+from quantguard.core.waiver import Waiver
 from quantguard.evidence.dsse import read_envelope, sign
 from quantguard.evidence.keys import Signer
 from quantguard.evidence.records import canonical_json, to_plain
@@ -35,14 +36,19 @@ KEYS = TrustedKeys((TrustedKey("gate", SIGNER.public),))
 
 
 def made(
-    folder: Path, policy: LoadedPolicy, *, found: Measurements | None = None, verdict: Verdict | None = None
+    folder: Path,
+    policy: LoadedPolicy,
+    *,
+    found: Measurements | None = None,
+    verdict: Verdict | None = None,
+    waivers: tuple[Waiver, ...] = (),
 ) -> Path:
     """A bundle as the gate writes one, smaller."""
     found = found or measurements()
     decision = decide_subject(policy.policy, Subject.ORIGINAL, (), found)
     measured = Measured(BINDING, Subject.ORIGINAL, found, (), asked(policy), (), timestamp(NOW))
     decided = Decided(
-        BINDING, Subject.ORIGINAL, verdict or decision.verdict, decision.reasons, (), "made", policy.digest, "",
+        BINDING, Subject.ORIGINAL, verdict or decision.verdict, decision.reasons, waivers, "made", policy.digest, "",
         timestamp(NOW),
     )  # fmt: skip
     record = {"schema": "quantguard.measurements-original/1", "inputs": "", "body": to_plain(Measurements, found)}
@@ -137,6 +143,15 @@ def test_a_stranger_s_signature_ends_it_and_a_key_counts_at_its_time(bundle: Pat
     assert states(verify_bundle(Asked(bundle, early, NOW + days(2))))["key"] is State.FAILED
     elsewhere = TrustedKeys((replace(key, environments=("staging",)),))
     assert states(verify_bundle(Asked(bundle, elsewhere, NOW)))["key"] is State.FAILED
+
+
+def test_what_waivers_allowed_is_told_with_the_days_that_are_left(policy: LoadedPolicy, tmp_path: Path) -> None:
+    waiver = Waiver("scan.boundary", BINDING.model_digest, "nf4", "a test", "ann", "2026-12-01")
+    folder = made(tmp_path / "waived", policy, waivers=(waiver,))
+    for now, told in ((NOW, "by ann until 2026-12-01, 11 days left"), (NOW + days(30), "expired")):
+        verified = verify_bundle(Asked(folder, KEYS, now))
+        assert verified.state is State.OK
+        assert [told in check.message for check in verified.checks if check.name == "waivers"] == [True]
 
 
 def test_other_bytes_and_a_stricter_policy_are_told(bundle: Path, tmp_path: Path) -> None:
