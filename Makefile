@@ -15,10 +15,10 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 # The image, built, and the action on a container engine that speaks Docker's API: as root, on Debian or Ubuntu.
-test-containers: $(READY)
+test-containers: test-image
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m containers --timeout 1800 -n logical --maxprocesses 2 --dist loadfile tests/containers
 
-# The image of those tests alone, which they then find built.
+# The image of those tests alone, which their workers then find built: its store is locked while it grows.
 test-image: $(READY)
 	$(BIN)/python -m tests.containers.engine
 
