@@ -75,5 +75,7 @@ def test_what_is_checked_in_stays_small() -> None:
         for name in listed
         if name and (ROOT / name.decode()).is_file()
     }
-    assert sum(sizes.values()) < 20_000_000
+    written = {".py", ".md", ".yaml", ".yml"}  # by people, and not built by a command that could build it again
+    built = {name: size for name, size in sizes.items() if Path(name).suffix not in written}
+    assert sum(built.values()) < 18_000_000
     assert {name: size for name, size in sizes.items() if size > 2_000_000} == {}
