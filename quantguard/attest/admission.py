@@ -14,7 +14,7 @@ from typing import Final
 
 from quantguard.attest.opened import Opened, open_evidence
 from quantguard.attest.tags import from_tags
-from quantguard.core.attestation import Attested, Binding, moment
+from quantguard.core.attestation import DEFAULT_ENVIRONMENT, Attested, Binding, moment
 from quantguard.core.errors import EvidenceError
 from quantguard.core.model import VersionIdentity
 from quantguard.core.verdict import Decision, Verdict
@@ -79,7 +79,7 @@ def admit(tags: Mapping[str, str], asked_for: Binding | VersionIdentity, rules: 
     `rules`. `now` is in UTC. Nothing is raised for what tags hold.
     """
     identity = asked_for.identity if isinstance(asked_for, Binding) else asked_for
-    gate = f"run quantguard gate {identity} with a signing key"
+    gate = f"run {_gate(identity, rules)}"
     try:
         pair = from_tags(tags)
         if pair is None:
@@ -115,15 +115,21 @@ def other_inputs(attested: Attested, policy: LoadedPolicy) -> tuple[str, ...]:
     return tuple(sorted(key for key, digest in asked(policy) if measured.get(key) != digest))
 
 
+def _gate(identity: VersionIdentity, rules: Rules) -> str:
+    """The command whose evidence would be admitted here. The policy's folder is this machine's, and is not told."""
+    place = "" if rules.environment == DEFAULT_ENVIRONMENT else f" --environment {rules.environment}"
+    return f"quantguard gate {identity} --policy {rules.policy.path.name} --key KEY{place}"
+
+
 def _version(opened: Opened, asked_for: Binding | VersionIdentity, rules: Rules, now: datetime) -> Refused | None:
-    del rules, now
+    del now
     identity = asked_for.identity if isinstance(asked_for, Binding) else asked_for
     binding = opened.decided.binding
     if not binding.names(identity):
         message = f"the evidence of {identity} is about another registration: {binding.identity}"
         if str(binding.identity) == str(identity):
             message += ", of another source or creation time (made again since, or moved)"
-        return Refused(Rule.OTHER_VERSION, message, f"run quantguard gate {identity}")
+        return Refused(Rule.OTHER_VERSION, message, f"run {_gate(identity, rules)}")
     if isinstance(asked_for, Binding) and asked_for.model_digest != binding.model_digest:
         message = f"{identity} holds other bytes than were measured: {asked_for.model_digest}"
         return Refused(Rule.OTHER_BYTES, message, "find out who changed its files; then gate it as a new version")
@@ -135,8 +141,7 @@ def _environment(opened: Opened, asked_for: Binding | VersionIdentity, rules: Ru
     binding, here = opened.decided.binding, rules.environment
     if binding.environment != here:
         message = f"the evidence of {binding.identity} is for the environment {binding.environment!r}, not {here!r}"
-        remedy = f"run quantguard gate {binding.identity} --environment {here}"
-        return Refused(Rule.OTHER_ENVIRONMENT, message, remedy)
+        return Refused(Rule.OTHER_ENVIRONMENT, message, f"run {_gate(binding.identity, rules)}")
     if not any(key.may_speak_of(here) for key in opened.signers):
         names = ", ".join(key.name for key in opened.signers)
         message = f"the evidence of {binding.identity} is signed by {names}, which is not trusted for {here!r}"
@@ -181,7 +186,7 @@ def _stale(opened: Opened, asked_for: Binding | VersionIdentity, rules: Rules, n
         return None
     identity = opened.decided.binding.identity
     message = f"{identity} was measured {age.days} days ago; the policy takes evidence of at most {limit} days"
-    return Refused(Rule.STALE, message, f"run quantguard gate {identity} in a new --work directory")
+    return Refused(Rule.STALE, message, f"run {_gate(identity, rules)} in a new --work directory")
 
 
 def _probes(opened: Opened, asked_for: Binding | VersionIdentity, rules: Rules, now: datetime) -> Refused | None:
@@ -191,7 +196,7 @@ def _probes(opened: Opened, asked_for: Binding | VersionIdentity, rules: Rules, 
         return None
     identity = opened.decided.binding.identity
     message = f"{identity} was not asked what the policy {rules.policy.policy.name} asks: {', '.join(other)}"
-    return Refused(Rule.OTHER_PROBES, message, f"run quantguard gate {identity} --policy {rules.policy.path}")
+    return Refused(Rule.OTHER_PROBES, message, f"run {_gate(identity, rules)}")
 
 
 def _expired_waiver(attested: Attested, rules: Rules, decision: Decision) -> Refused | None:

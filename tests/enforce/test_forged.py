@@ -12,7 +12,7 @@ from quantguard.attest.tags import DECISION_TAG, MEASUREMENTS_TAG
 from quantguard.core.errors import RegistryDeniedError
 from quantguard.evidence.keys import Signer
 from quantguard.registry.errors import translated
-from tests.enforce.world import World
+from tests.enforce.world import ENVIRONMENT, World
 
 
 def test_a_version_with_evidence_is_admitted_and_one_without_is_told_what_to_run(world: World) -> None:
@@ -60,4 +60,5 @@ def test_the_gate_passes_on_what_the_registry_says_to_do(world: World) -> None:
     with pytest.raises(RegistryDeniedError) as refused, translated("promoting"):
         world.ask(identity)
     assert "(evidence.missing)" in refused.value.message
-    assert refused.value.remedy == f"run quantguard gate {identity} with a signing key"
+    assert refused.value.remedy.startswith(f"run quantguard gate {identity} --policy ")
+    assert refused.value.remedy.endswith(f" --key KEY --environment {ENVIRONMENT}")

@@ -150,7 +150,7 @@ def test_the_command_does_it_all_and_goes_on_after_a_kill_while_the_judge_is_ask
         assert (work / "evidence" / "scan.json").stat().st_mtime_ns < measured
         # Killed between a reply and its being kept: as many as are asked at a time may be asked twice.
         assert sum(count - 1 for count in fake.answers().values()) <= 2
-        assert "generate" not in ran.err
+        assert "generate: " not in ran.err
         everything = b"".join(path.read_bytes() for path in work.rglob("*") if path.is_file())
         assert b"5ecret" not in everything + ran.out.encode() + ran.err.encode() + (tmp_path / "log").read_bytes()
     report = json.loads((work / "report" / "report.json").read_text())
