@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jsonschema
@@ -11,6 +12,10 @@ import pytest
 from junitparser import JUnitXml
 from mlflow import MlflowClient
 
+from quantguard.attest.verify import Asked, State, verify_bundle
+from quantguard.core.verdict import Verdict
+from quantguard.evidence.keys import Signer
+from quantguard.evidence.trusted import TrustedKeys
 from quantguard.report.json_report import report_schema
 from tests.containers.conftest import NewRunner
 from tests.containers.engine import Engine
@@ -21,6 +26,8 @@ from tests.stories import POLICY, Kind, write_policy, write_story
 def test_the_canary_goes_through_three_containers_and_its_repaired_derivative_is_promoted(
     canary: Runner, client: MlflowClient, engine: Engine
 ) -> None:
+    signer = Signer.generate()
+    canary.inputs |= {"signing-key": signer.private_pem().decode(), "environment": "production"}
     ran = canary.run()
     assert ran.code == 0, ran.log
     name = canary.inputs["model"].split("/")[1]
@@ -30,6 +37,7 @@ def test_the_canary_goes_through_three_containers_and_its_repaired_derivative_is
         "verdict": "PROMOTE",
         "exit-code": "0",
         "evidence": str(canary.work / "evidence"),
+        "bundle": str(canary.work / "signed"),
         "report": str(canary.work / "report"),
         "hardened-version": "2",
     }
@@ -40,7 +48,24 @@ def test_the_canary_goes_through_three_containers_and_its_repaired_derivative_is
         "::group::publish: network, the gate's own credential, no model code",
     ]
     assert json.loads((canary.work / "evidence" / "outcome.json").read_text())["body"]["network"] == "none"
+    require_signed(canary, ran, signer)
     require_tidy(canary, engine)
+
+
+def require_signed(runner: Runner, ran: Ran, signer: Signer) -> None:
+    """Both versions have evidence that holds, and the key is in no log and no file."""
+    keys = TrustedKeys.of(signer.public)
+    for subject, verdict in (("original", Verdict.BLOCK), ("hardened", Verdict.PROMOTE)):
+        verified = verify_bundle(Asked(runner.work / "signed" / subject, keys, datetime.now(UTC)))
+        assert verified.state is State.OK, verified.checks
+        assert verified.opened is not None
+        assert verified.opened.decided.verdict is verdict
+        assert verified.opened.decided.binding.environment == "production"
+    secret = signer.private_pem().splitlines()[1]
+    # A runner hides what a line of this kind names, in itself too.
+    shown = "\n".join(line for line in ran.log.splitlines() if not line.startswith("::add-mask::"))
+    assert secret not in (shown + ran.summary).encode()
+    assert all(secret not in path.read_bytes() for path in runner.files() if path.is_file())
 
 
 def require_tidy(runner: Runner, engine: Engine) -> None:
@@ -49,7 +74,7 @@ def require_tidy(runner: Runner, engine: Engine) -> None:
     owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in runner.home.rglob("*")}
     assert owners == {(USER, USER)}
     kept = {path.relative_to(runner.work).parts[0] for path in runner.files()}
-    assert kept <= {"evidence", "report", "job.json", "fetched.json", "published.json"}
+    assert kept <= {"evidence", "report", "signed", "job.json", "fetched.json", "published.json"}
 
 
 @pytest.mark.parametrize(
