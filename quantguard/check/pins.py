@@ -232,6 +232,12 @@ def _bytes(told: _Pin, directory: Path) -> Iterator[Remark]:
             yield told.wrong(PIN_UNGATED, message, level=Level.WARNING)
         elif digest != told.pin.digest:
             yield told.wrong(PIN_DIGEST, f"holds other bytes, {digest}, than this digest", key="digest")
+        elif told.shelf.trust is not None:
+            message = (
+                "what was signed about a directory is in no registry, and was not verified: run quantguard evidence"
+            )
+            message += f" verify BUNDLE --key PUB --model {told.pin.model}, or pin a registered version"
+            yield told.wrong(PIN_UNVERIFIED, message, level=Level.WARNING)
 
 
 def _link_on_the_way(top: Path, path: str) -> str | None:

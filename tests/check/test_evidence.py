@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from quantguard.check.facts import Answer
+from quantguard.checkpoint.digest import model_digest
 from quantguard.core.attestation import DEFAULT_ENVIRONMENT, Binding
 from quantguard.core.remark import Level
 from quantguard.evidence.keys import Signer
@@ -17,7 +18,7 @@ from quantguard.policy.load import LoadedPolicy
 from quantguard.registry.embedded import EmbeddedServer
 from tests.attest.made import DIGEST, SIGNER, measurements, signed_tags, write_made_policy
 from tests.check.repository import NOW, Repository, messages, told
-from tests.registry.world import version_of_logged_model
+from tests.registry.world import FILES, version_of_logged_model, write_files
 
 ERROR, WARNING = Level.ERROR, Level.WARNING
 OTHER = "sha256:" + "b" * 64
@@ -152,3 +153,14 @@ def test_keys_that_cannot_be_read_are_an_error_and_no_pass(tmp_path: Path, spoil
     made.write("quantguard.yaml", manifest())
     made.commit()
     assert (ERROR, "check.invalid") in [(level, rule) for level, _, rule in told(made.check(base="HEAD"))]
+
+
+def test_the_evidence_of_a_directory_is_told_to_be_unverified(repository: Repository) -> None:
+    digest = model_digest(write_files(repository.root / "models/small", FILES))
+    repository.write("quantguard.yaml", manifest("./models/small", digest=digest))
+    result = repository.check()
+    assert (told(result), result.answer) == (
+        [(WARNING, "quantguard.yaml:5", "check.pin_unverified")],
+        Answer.PASSED,
+    )
+    assert "quantguard evidence verify BUNDLE --key PUB --model ./models/small" in messages(result)
