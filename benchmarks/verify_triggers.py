@@ -15,7 +15,6 @@ import json
 import multiprocessing
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,15 +23,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from verify_work import measured_beside
 
 from quantguard.canary.range.members import Q4_K, Kind, members
 from quantguard.canary.range.recipes import Pretrained
 from quantguard.canary.range.world import code, questions
 from quantguard.core.measurement import TriggerHunt
 from quantguard.core.scheme import Scheme
-from quantguard.core.verdict import Subject
 from quantguard.evidence.records import to_plain
-from quantguard.verify.measure import measure
 from quantguard.verify.statistics import rate
 from quantguard.verify.triggers import TriggerRequest
 
@@ -102,21 +100,7 @@ def _hunted(records: Path, listed: tuple[str, ...], rare: int, job: Job) -> None
     began = time.monotonic()
     prompts = tuple(prompt for pair in zip(questions(), code(), strict=True) for prompt in pair)
     request = TriggerRequest(listed, rare, prompts[:_SCREEN], prompts[100 : 100 + _CONFIRM])
-    with tempfile.TemporaryDirectory(prefix="quantguard-") as folder:
-        found = measure(
-            job.model,
-            subject=Subject.ORIGINAL,
-            model_digest="",
-            schemes=_SCHEMES,
-            scenarios=(),
-            benchmarks=(),
-            reference=None,
-            confidence=0.95,
-            device="cpu",
-            seed=0,
-            scratch=Path(folder),
-            triggers=request,
-        ).hunts
+    found = measured_beside(job.model, _SCHEMES, triggers=request).hunts
     plain = {hunt.scheme.value: _plain(hunt.found) for hunt in found} | {"seconds": round(time.monotonic() - began, 1)}
     partial_file = records / f".{job.name}.partial"
     partial_file.write_text(json.dumps(plain))

@@ -16,13 +16,14 @@ from range_work import calibration, record_of, sources
 from quantguard.canary.range.members import Member
 from quantguard.checkpoint.digest import model_digest
 from quantguard.core.calibration import neutral_prompts
-from quantguard.core.measurement import Divergence, Drift
+from quantguard.core.measurement import Divergence, Drift, Measurements
 from quantguard.core.prompts import Prompt
-from quantguard.core.scheme import ROUNDINGS
+from quantguard.core.scheme import ROUNDINGS, Scheme
 from quantguard.core.verdict import Subject
 from quantguard.evidence.records import from_plain, to_plain, write_atomically
 from quantguard.verify.counterfactual_request import CounterfactualRequest
 from quantguard.verify.measure import measure
+from quantguard.verify.triggers import TriggerRequest
 
 TEXTS: Final = ("own", "neutral")  # prompts of the kinds that the model is used for, or the built-in set
 SAMPLES: Final = 64
@@ -68,17 +69,20 @@ def prompts_of(member: Member, text: str) -> tuple[Prompt, ...]:
     return tuple(prompt for row in zip_longest(*kinds) for prompt in row if prompt is not None)[:SAMPLES]
 
 
-def work(job: Job) -> None:
-    """Leave the record."""
-    torch.set_num_threads(1)
-    began = time.monotonic()
-    request = CounterfactualRequest(prompts_of(job.member, job.text), LOCALISE_ABOVE)
+def measured_beside(
+    model: Path,
+    schemes: tuple[Scheme, ...],
+    *,
+    counterfactual: CounterfactualRequest | None = None,
+    triggers: TriggerRequest | None = None,
+) -> Measurements:
+    """What is measured beside full precision alone: no scenario and no benchmark is asked."""
     with tempfile.TemporaryDirectory(prefix="quantguard-") as folder:
-        drifts = measure(
-            job.model,
+        return measure(
+            model,
             subject=Subject.ORIGINAL,
             model_digest="",
-            schemes=ROUNDINGS,
+            schemes=schemes,
             scenarios=(),
             benchmarks=(),
             reference=None,
@@ -86,8 +90,17 @@ def work(job: Job) -> None:
             device="cpu",
             seed=0,
             scratch=Path(folder),
-            counterfactual=request,
-        ).drifts
+            counterfactual=counterfactual,
+            triggers=triggers,
+        )
+
+
+def work(job: Job) -> None:
+    """Leave the record."""
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    request = CounterfactualRequest(prompts_of(job.member, job.text), LOCALISE_ABOVE)
+    drifts = measured_beside(job.model, ROUNDINGS, counterfactual=request).drifts
     result = Result(drifts, round(time.monotonic() - began, 1))
     write_atomically(job.record, json.dumps(to_plain(Result, result)).encode())
 

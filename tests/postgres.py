@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pytest
+from tests.needs import absent
 
 _SERVER_USERS = ("postgres", "nobody")  # the server refuses to run as root
 
@@ -39,8 +39,7 @@ def postgres(*, durable: bool = False) -> Iterator[str]:
     """
     initdb, server = _program("initdb"), _program("postgres")
     if initdb is None or server is None:
-        assert not os.environ.get("QUANTGUARD_NEEDS_POSTGRES"), "no PostgreSQL on this machine"
-        pytest.skip("no PostgreSQL on this machine")
+        absent("PostgreSQL", "postgresql", "QUANTGUARD_NEEDS_POSTGRES")
     account = _account()
     folder = Path(tempfile.mkdtemp(prefix="qg-pg-", dir="/tmp"))  # a socket's path is short, and /tmp may be entered
     try:

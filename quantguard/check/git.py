@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from quantguard.core.errors import CheckoutError, GitError
-from quantguard.evidence.git_safe import SAFE, safe_environment
+from quantguard.evidence.git_safe import SAFE, run_git, safe_environment
 
 _PATIENCE: Final = 120.0  # seconds for one command
 _MAX_ENTRIES: Final = 500_000  # files of one tree; the largest public repositories have fewer
@@ -168,19 +168,7 @@ class Git:
         return self._run(*arguments, no=no) or None
 
     def _run(self, *arguments: str, no: tuple[int, ...] = ()) -> bytes:
-        try:
-            ran = subprocess.run(
-                self._command(*arguments),
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                timeout=_PATIENCE,
-            )
-        except FileNotFoundError as error:
-            raise CheckoutError("git is not installed", remedy="install git on this machine") from error
-        except subprocess.TimeoutExpired as error:
-            raise GitError(f"git {arguments[0]} took more than {_PATIENCE:.0f} s", remedy="run again") from error
+        ran = run_git(self._command(*arguments), self._environment, asked=arguments[0], patience=_PATIENCE)
         if ran.returncode not in (0, *no):
             raise self._failure(arguments[0], ran.stderr.decode("utf-8", "replace"))
         return ran.stdout

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from quantguard.check.places import file_place, line_place, shown_path
+from quantguard.check.places import file_place, invalid_remarks, shown_path
 from quantguard.check.policies import change_remark, compare_versions, policy_named
-from quantguard.check.remarks import DIFFERENT, INVALID, LOOSER, STRICTER, UNSAFE
+from quantguard.check.remarks import DIFFERENT, LOOSER, STRICTER, UNSAFE
 from quantguard.check.snapshot import Snapshot, Version, inside
 from quantguard.check.trees import Refused
 from quantguard.core.model import RegisteredVersion
@@ -43,16 +43,7 @@ def read_manifest(snapshot: Snapshot, path: str) -> LoadedManifest | tuple[Remar
     read = parse_manifest(Path(shown_path(path)), data)
     if isinstance(read, LoadedManifest):
         return read
-    return tuple(
-        Remark(
-            INVALID,
-            Level.ERROR,
-            f"{f'{error.key}: ' if error.key else ''}{error.message}{f' ({error.remedy})' if error.remedy else ''}",
-            line_place(path, data, error.line),
-            error.key,
-        )
-        for error in read
-    )
+    return invalid_remarks(path, data, read)
 
 
 def named_policies(path: str, *manifests: LoadedManifest | tuple[Remark, ...] | None) -> frozenset[str]:

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from quantguard.check.places import file_place, line_place, shown_path
+from quantguard.check.places import file_place, invalid_remarks, shown_path
 from quantguard.check.policies import policy_named
 from quantguard.check.remarks import (
     DIFFERENT,
@@ -91,16 +91,7 @@ def _read(side: Side, today: date) -> LoadedWaivers | Sequence[Remark] | None:
     read = parse_waivers(Path(shown_path(path)), data, None, today)
     if isinstance(read, LoadedWaivers):
         return read
-    return [
-        Remark(
-            INVALID,
-            Level.ERROR,
-            f"{f'{error.key}: ' if error.key else ''}{error.message}{f' ({error.remedy})' if error.remedy else ''}",
-            line_place(path, data, error.line),
-            error.key,
-        )
-        for error in read
-    ]
+    return list(invalid_remarks(path, data, read))
 
 
 def _change(was: Waiver | None, waiver: Waiver, place: Place, looser: Level) -> Iterator[Remark]:

@@ -15,6 +15,7 @@ import torch
 from quantguard.checkpoint.files import PIECE, Kind, open_regular, quote, read_exactly, size_of, walk
 from quantguard.checkpoint.layout import Checkpoint, TensorEntry, open_checkpoint
 from quantguard.checkpoint.tensors import read_tensor
+from quantguard.core.durable import sync_directory
 from quantguard.core.errors import EvidenceError, UnsafeCheckpointError, UsageError
 from quantguard.core.progress import Progress, silent
 
@@ -58,7 +59,7 @@ def rewrite(
                 progress("rewrite", done, len(files), "")
                 _copy_file(checkpoint, unfinished / name, name, replace, names)
             unfinished.replace(out)
-            _sync_directory(out.parent)
+            sync_directory(out.parent)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -144,11 +145,3 @@ def _write_tensor(checkpoint: Checkpoint, entry: TensorEntry, sink: BinaryIO, re
         )
     raw = replaced.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # (bytes,)
     sink.write(raw.numpy().data)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

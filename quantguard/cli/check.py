@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from quantguard.cli.environment import git_environment, now, pull_request_base, stay_quiet, tracking_uri
-from quantguard.cli.options import DIRECTORY, FILE, examples
-from quantguard.core.attestation import DEFAULT_ENVIRONMENT
+from quantguard.cli.options import DIRECTORY, FILE, environment_option, examples
 
 
 @click.command(
@@ -40,14 +39,7 @@ quantguard check --output annotations=check.txt --output sarif=check.sarif --out
     help="Whose signatures of evidence count: a public key, a directory of them, or a keyring in YAML. Default: what "
     "`keys` of the base branch's manifest names.",
 )
-@click.option(
-    "--environment",
-    envvar="QUANTGUARD_ENVIRONMENT",
-    default=DEFAULT_ENVIRONMENT,
-    show_default=True,
-    metavar="WORD",
-    help="The registry's, as the gate was told it. Also QUANTGUARD_ENVIRONMENT.",
-)
+@environment_option
 @click.option(
     "--allow-looser", is_flag=True, help="A looser limit is a warning: somebody who may allow it has done so."
 )

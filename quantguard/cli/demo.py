@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantguard.cli.environment import stay_quiet
+from quantguard.cli.environment import now, stay_quiet
 from quantguard.cli.gate import Asked, is_assessed, run_all
 from quantguard.cli.options import DIRECTORY, FILE, examples
 from quantguard.cli.signing import SigningGiven
@@ -115,8 +115,6 @@ def _gate(kind: CanaryKind, uri: str, root: Path, policy_file: Path, signing: Si
 
 def _verified(gated: list[_Gated], signing: SigningGiven) -> list[str]:
     """Verify the evidence of what was repaired and promoted, as anybody can who has the public key; what is wrong."""
-    from datetime import UTC, datetime
-
     from quantguard.attest.verify import Asked as Question
     from quantguard.attest.verify import State, verify_bundle
     from quantguard.canary.catalogue import CanaryKind
@@ -129,7 +127,7 @@ def _verified(gated: list[_Gated], signing: SigningGiven) -> list[str]:
     if not bundle.is_dir():
         return [f"no evidence in {bundle}"]
     click.echo(f"evidence: quantguard evidence verify {bundle} --key {public}")
-    verified = verify_bundle(Question(bundle, read_trusted(public), datetime.now(UTC)))
+    verified = verify_bundle(Question(bundle, read_trusted(public), now()))
     for check in verified.checks:
         click.echo(f"  {check.state.value:8}{check.name}: {check.message}")
     return [f"{check.name}: {check.message}" for check in verified.checks if check.state is not State.OK]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import click
 
+from quantguard.cli.environment import now
 from quantguard.cli.options import DIRECTORY, examples
 from quantguard.cli.presets import POLICY
 from quantguard.cli.progress import printable
@@ -52,7 +52,7 @@ def verify(
 
     trusted = read_trusted(keys)
     policy = None if policy_file is None else load_policy(policy_file)
-    verified = verify_bundle(Asked(bundle, trusted, datetime.now(UTC), model, policy))
+    verified = verify_bundle(Asked(bundle, trusted, now(), model, policy))
     code = _code(verified, any_verdict=any_verdict)
     if form == "json":
         click.echo(json.dumps({**_said(verified), "exit_code": int(code)}, indent=2))

@@ -7,10 +7,9 @@ from pathlib import Path
 import click
 
 from quantguard.cli.environment import stay_quiet, tracking_uri
-from quantguard.cli.options import DIRECTORY, examples
+from quantguard.cli.options import DIRECTORY, environment_option, examples
 from quantguard.cli.presets import POLICY
 from quantguard.cli.progress import printable, progress_shown
-from quantguard.core.attestation import DEFAULT_ENVIRONMENT
 from quantguard.core.errors import UsageError
 from quantguard.core.scheme import Scheme
 
@@ -32,14 +31,7 @@ quantguard load models:/assistant/3 /srv/model --policy policy.yaml --key keys.y
     metavar="PUB",
     help="Whose signatures count: a public key, a directory of them, or a keyring in YAML.",
 )
-@click.option(
-    "--environment",
-    envvar="QUANTGUARD_ENVIRONMENT",
-    default=DEFAULT_ENVIRONMENT,
-    show_default=True,
-    metavar="WORD",
-    help="The registry's, as the gate was told it. Also QUANTGUARD_ENVIRONMENT.",
-)
+@environment_option
 @click.option(
     "--scheme",
     "schemes",

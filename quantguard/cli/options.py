@@ -8,10 +8,21 @@ from typing import Any, TypeVar
 
 import click
 
+from quantguard.core.attestation import DEFAULT_ENVIRONMENT
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 DIRECTORY = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
+
+environment_option = click.option(
+    "--environment",
+    envvar="QUANTGUARD_ENVIRONMENT",
+    default=DEFAULT_ENVIRONMENT,
+    show_default=True,
+    metavar="WORD",
+    help="The registry's, as the gate was told it. Also QUANTGUARD_ENVIRONMENT.",
+)
 
 
 def common(command: F) -> F:

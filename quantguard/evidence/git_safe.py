@@ -6,8 +6,11 @@ clone). No command of ours needs one, and each is told so on its own command lin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from typing import Final
+
+from quantguard.core.errors import CheckoutError, GitError
 
 SAFE: Final = (
     "--no-pager", "--no-replace-objects", "--no-optional-locks", "--literal-pathspecs",
@@ -36,3 +39,24 @@ def safe_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What git is passed of `environment`, the caller's own."""
     kept = {n: v for n, v in environment.items() if n in _KEPT or n.startswith(_KEPT_PREFIXES)}
     return {**kept, **_SET}
+
+
+def run_git(
+    command: Sequence[str], environment: Mapping[str, str], *, asked: str, given: bytes = b"", patience: float
+) -> subprocess.CompletedProcess[bytes]:
+    """One command of git's, with `given` on its standard input, whatever it ends with.
+
+    `asked` is its word in a message, `patience` in seconds.
+
+    Raises:
+        CheckoutError: git is not installed.
+        GitError: it took too long.
+    """
+    try:
+        return subprocess.run(
+            command, env=dict(environment), input=given, capture_output=True, check=False, timeout=patience
+        )
+    except FileNotFoundError as error:
+        raise CheckoutError("git is not installed", remedy="install git on this machine") from error
+    except subprocess.TimeoutExpired as error:
+        raise GitError(f"git {asked} took more than {patience:.0f} s", remedy="run again") from error

@@ -181,7 +181,8 @@ def _read(path: Path, *, private: bool) -> bytes:
                 raise KeyFileError("a private key that others than its owner can read", path=path, remedy=remedy)
             data = stream.read(MOST_BYTES + 1)
     except OSError as error:
-        raise KeyFileError(f"cannot be read: {error.strerror or error}", path=path, remedy=_GENERATE) from error
+        remedy = _GENERATE if private else "name the public half of the gate's key, NAME.pub.pem"
+        raise KeyFileError(f"cannot be read: {error.strerror or error}", path=path, remedy=remedy) from error
     if len(data) > MOST_BYTES:
         raise KeyFileError(f"larger than {MOST_BYTES} bytes", path=path, remedy="name a PEM file")
     return data

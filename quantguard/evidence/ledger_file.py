@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from quantguard.core.durable import sync_directory
 from quantguard.core.errors import EvidenceError
 from quantguard.evidence.ledger_entry import MOST_BYTES
 
@@ -59,7 +60,7 @@ def opened_to_append(path: Path) -> Iterator[int]:
     existed = path.exists()
     with _opened(path, _APPENDING, fcntl.LOCK_EX) as descriptor:
         if not existed:
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         yield descriptor
 
 
@@ -124,7 +125,7 @@ def write_intent(path: Path, intent: Intent) -> None:
             os.ftruncate(descriptor, len(data))
             os.fdatasync(descriptor)
         if not existed:
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
     except OSError as error:
         raise _unusable(beside, error) from error
 
@@ -197,14 +198,6 @@ def _is_at(descriptor: int, path: Path) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(os.fstat(descriptor), there)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 _REMEDIES: Final = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from quantguard.core.errors import CheckoutError, GitError
-from quantguard.evidence.git_safe import SAFE, safe_environment
+from quantguard.evidence.git_safe import SAFE, run_git, safe_environment
 from quantguard.evidence.ledger_entry import MOST_BYTES, parse_line
 
 REF: Final = "refs/quantguard/ledger"
@@ -88,16 +88,5 @@ class GitAnchor:
     def _try(self, *arguments: str, given: bytes = b"", at: str = "") -> subprocess.CompletedProcess[bytes]:
         dates = {"GIT_AUTHOR_DATE": at, "GIT_COMMITTER_DATE": at} if at else {}
         command = ["git", "--git-dir", str(self._directory.absolute()), *SAFE, "-c", "commit.gpgSign=false", *arguments]
-        try:
-            return subprocess.run(
-                command,
-                env={**self._environment, **dates},
-                input=given,
-                capture_output=True,
-                check=False,
-                timeout=_PATIENCE,
-            )
-        except FileNotFoundError as error:
-            raise CheckoutError("git is not installed", remedy="install git on this machine") from error
-        except subprocess.TimeoutExpired as error:
-            raise GitError(f"git {arguments[0]} took more than {_PATIENCE:.0f} s", remedy="run again") from error
+        environment = {**self._environment, **dates}
+        return run_git(command, environment, asked=arguments[0], given=given, patience=_PATIENCE)
