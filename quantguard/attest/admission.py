@@ -20,7 +20,7 @@ from quantguard.core.model import VersionIdentity
 from quantguard.core.verdict import Decision, Verdict
 from quantguard.core.waiver import WaiverState
 from quantguard.evidence.trusted import TrustedKeys
-from quantguard.policy.evidence import asked
+from quantguard.policy.evidence import asked_otherwise
 from quantguard.policy.load import LoadedPolicy
 from quantguard.policy.schema import Policy
 from quantguard.policy.subject import decide_subject
@@ -109,12 +109,6 @@ def decide_again(attested: Attested, policy: Policy, now: datetime) -> Decision:
     return apply_waivers(decision, attested.waivers, policy, model_digest=digest, today=now.astimezone(UTC).date())
 
 
-def other_inputs(attested: Attested, policy: LoadedPolicy) -> tuple[str, ...]:
-    """Keys of what `policy` asks and was asked otherwise, or not at all; sorted."""
-    measured = dict(attested.inputs)
-    return tuple(sorted(key for key, digest in asked(policy) if measured.get(key) != digest))
-
-
 def _gate(identity: VersionIdentity, rules: Rules) -> str:
     """The command whose evidence would be admitted here. The policy's folder is this machine's, and is not told."""
     place = "" if rules.environment == DEFAULT_ENVIRONMENT else f" --environment {rules.environment}"
@@ -191,7 +185,7 @@ def _stale(opened: Opened, asked_for: Binding | VersionIdentity, rules: Rules, n
 
 def _probes(opened: Opened, asked_for: Binding | VersionIdentity, rules: Rules, now: datetime) -> Refused | None:
     del asked_for, now
-    other = other_inputs(opened.attested, rules.policy)
+    other = asked_otherwise(opened.attested.inputs, rules.policy)
     if not other:
         return None
     identity = opened.decided.binding.identity

@@ -15,7 +15,6 @@ Written whole or not at all. The same facts and key give the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -24,12 +23,13 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from quantguard.attest.opened import Opened, envelope_digest, open_evidence
+from quantguard.attest.opened import Opened, open_evidence
 from quantguard.attest.statements import Decided, Measured, decided_payload, measured_payload
 from quantguard.attest.tags import SignedPair
 from quantguard.core.errors import EvidenceError
 from quantguard.evidence.dsse import MOST_BYTES, sign
 from quantguard.evidence.keys import Signer
+from quantguard.evidence.records import digest_bytes, digest_file
 from quantguard.evidence.statement import PAYLOAD_TYPE
 from quantguard.evidence.trusted import TrustedKeys
 
@@ -56,7 +56,7 @@ def write_bundle(
     envelope = sign(PAYLOAD_TYPE, measured_payload(measured), signer).to_json()
     whole = {**files, MEASUREMENTS: envelope}
     digests = tuple(sorted((name, digest_bytes(data)) for name, data in whole.items()))
-    decided = replace(decided, measurements=envelope_digest(envelope), files=digests)
+    decided = replace(decided, measurements=digest_bytes(envelope), files=digests)
     pair = SignedPair(envelope, sign(PAYLOAD_TYPE, decided_payload(decided), signer).to_json())
     _write(folder, {**whole, DECISION: pair.decision})
     return pair
@@ -103,7 +103,7 @@ def members(folder: Path) -> dict[str, str]:
                 path = Path(top) / name
                 relative = path.relative_to(folder).as_posix()
                 ordinary = path.is_file() and not path.is_symlink()
-                found[relative] = _digest_file(path) if ordinary else ""
+                found[relative] = digest_file(path) if ordinary else ""
                 if len(found) > MOST_FILES:
                     raise EvidenceError(f"more than {MOST_FILES} files", path=folder, remedy="name a bundle")
     except OSError as error:
@@ -157,16 +157,6 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         message = f"cannot write the bundle: {error.strerror or error}"
         raise EvidenceError(message, path=folder, remedy="free space there and run again") from error
-
-
-def digest_bytes(data: bytes) -> str:
-    """`sha256:HEX` of bytes."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def _digest_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _raise(error: OSError) -> None:

@@ -5,7 +5,6 @@ So it may be kept by whoever asks often; what depends on the time of day is `att
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +13,7 @@ from quantguard.attest.tags import SignedPair
 from quantguard.core.attestation import Attested
 from quantguard.core.errors import ForgedEvidenceError
 from quantguard.evidence.dsse import read_envelope, verify
+from quantguard.evidence.records import digest_bytes
 from quantguard.evidence.statement import PAYLOAD_TYPE
 from quantguard.evidence.trusted import TrustedKey, TrustedKeys
 
@@ -64,13 +64,8 @@ def open_evidence(pair: SignedPair, keys: TrustedKeys) -> Opened:
         message = f"measured by {measured_by.key}, decided by {decided_by.key}: no key signed both"
         raise ForgedEvidenceError(message, remedy=_REMEDY)
     measured, decided = read_measured(measured_by.payload), read_decided(decided_by.payload)
-    if decided.measurements != envelope_digest(first.to_json()):
+    if decided.measurements != digest_bytes(first.to_json()):
         raise ForgedEvidenceError("the decision was made from other measurements", remedy=_REMEDY)
     if (measured.binding, measured.subject) != (decided.binding, decided.subject):
         raise ForgedEvidenceError("measurements and decision are about different models", remedy=_REMEDY)
     return Opened(measured, decided, signers)
-
-
-def envelope_digest(data: bytes) -> str:
-    """`sha256:HEX` of an envelope in its canonical form, as the decision names that of the measurements."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -12,13 +12,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from quantguard.attest.admission import decide_again, other_inputs
+from quantguard.attest.admission import decide_again
 from quantguard.attest.bundle import (
     DECISION,
     MEASUREMENTS,
     MODEL_SIGNATURE,
     POLICY,
-    digest_bytes,
     members,
     read_member,
     read_pair,
@@ -31,8 +30,9 @@ from quantguard.core.errors import EvidenceError, ForgedEvidenceError, QuantGuar
 from quantguard.core.measurement import Measurements
 from quantguard.core.verdict import Verdict
 from quantguard.evidence.dsse import read_envelope
-from quantguard.evidence.records import read_record
+from quantguard.evidence.records import digest_bytes, read_record
 from quantguard.evidence.trusted import TrustedKeys
+from quantguard.policy.evidence import asked_otherwise
 from quantguard.policy.load import LoadedPolicy, parse_policy
 from quantguard.policy.waivers import days_left
 
@@ -196,7 +196,7 @@ def _policy_of_today(asked: Asked, opened: Opened) -> tuple[State, str]:
     if asked.policy is None:
         return State.UNKNOWN, "no policy was named"
     name = asked.policy.policy.name
-    if other := other_inputs(opened.attested, asked.policy):
+    if other := asked_otherwise(opened.attested.inputs, asked.policy):
         return State.UNKNOWN, f"{name} asks what was not asked: {', '.join(other)}"
     decision = decide_again(opened.attested, asked.policy.policy, asked.now)
     failures = "; ".join(reason.sentence() for reason in decision.failures()[:_SHOWN])

@@ -9,7 +9,6 @@ that of a DSSE envelope whose payload is the canonical JSON of `entry`, which na
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from dataclasses import dataclass
 from enum import Enum
@@ -22,7 +21,7 @@ from quantguard.core.attestation import Binding
 from quantguard.core.errors import EvidenceError
 from quantguard.core.verdict import Verdict
 from quantguard.evidence.dsse import Envelope, Signature
-from quantguard.evidence.records import canonical_json
+from quantguard.evidence.records import canonical_json, digest_bytes
 
 SCHEMA: Final = "quantguard.ledger/1"
 PAYLOAD_TYPE: Final = "application/vnd.quantguard.ledger-entry+json"
@@ -81,7 +80,7 @@ def payload_of(entry: Entry) -> bytes:
 
 def line_digest(line: bytes) -> str:
     """`sha256:HEX` of a line without its line feed: what the next entry names, and the head of a ledger ending here."""
-    return "sha256:" + hashlib.sha256(line).hexdigest()
+    return digest_bytes(line)
 
 
 def parse_line(line: bytes) -> Signed:

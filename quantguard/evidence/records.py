@@ -38,7 +38,12 @@ def canonical_json(value: object) -> bytes:
 
 def digest_of(value: object) -> str:
     """`sha256:HEX` of the canonical JSON of `value`."""
-    return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
+    return digest_bytes(canonical_json(value))
+
+
+def digest_bytes(data: bytes) -> str:
+    """`sha256:HEX` of bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def digest_file(path: Path) -> str:

@@ -15,7 +15,7 @@ from quantguard.core.verdict import Decision, GateOutcome, Outcome, Reason, Subj
 from quantguard.evidence.records import digest_of, read_record, to_plain
 from quantguard.gate.outcome import Judged, decide_both
 from quantguard.gate.work import Assessment, Scanned, Work
-from quantguard.policy.evidence import asked
+from quantguard.policy.evidence import asked, asked_otherwise
 from quantguard.policy.load import LoadedPolicy
 from quantguard.policy.schema import HardenMode
 
@@ -67,7 +67,7 @@ def replay(where: Path, policy: LoadedPolicy) -> Replay:
     folder = where / "evidence" if (where / "evidence").is_dir() else where
     record = _required(folder, ASKED, AskedRecord)
     then = _required(folder, "outcome", Assessment).outcome
-    if other := _other(record, policy):
+    if other := asked_otherwise(record.asked, policy):
         more = f" and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""
         raise EvidenceError(
             f"was asked otherwise than {policy.policy.name} asks: {', '.join(other[:_SHOWN])}{more}",
@@ -79,12 +79,6 @@ def replay(where: Path, policy: LoadedPolicy) -> Replay:
         hardened = _judged(folder, Subject.HARDENED)
     now = decide_both(policy.policy, original, hardened)
     return Replay(where, then, now, _note(policy, then, now))
-
-
-def _other(record: AskedRecord, policy: LoadedPolicy) -> tuple[str, ...]:
-    """Keys of what the policy asks and was asked otherwise, or not at all."""
-    then = dict(record.asked)
-    return tuple(key for key, digest in asked(policy) if then.get(key) != digest)
 
 
 def _judged(folder: Path, subject: Subject) -> Judged:

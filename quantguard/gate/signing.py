@@ -18,7 +18,6 @@ from quantguard.attest.bundle import (
     ML_BOM,
     MODEL_SIGNATURE,
     POLICY,
-    digest_bytes,
     file_name,
     folder_files,
     intact,
@@ -40,7 +39,7 @@ from quantguard.core.waiver import Waiver
 from quantguard.evidence.keys import Signer
 from quantguard.evidence.ledger_anchors import Ledger
 from quantguard.evidence.ledger_entry import Decided as LedgerDecided
-from quantguard.evidence.records import canonical_json, digest_of, read_record, to_plain, write_record
+from quantguard.evidence.records import canonical_json, digest_bytes, digest_of, read_record, to_plain, write_record
 from quantguard.evidence.trusted import TrustedKeys
 from quantguard.gate.facts import report_facts
 from quantguard.gate.times import measured_at

@@ -38,6 +38,12 @@ def asked(policy: LoadedPolicy) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((key, d[0] if len(d) == 1 else digest_of(sorted(d))) for key, d in found.items()))
 
 
+def asked_otherwise(then: tuple[tuple[str, str], ...], policy: LoadedPolicy) -> tuple[str, ...]:
+    """Keys of what `policy` asks and was asked otherwise, or not at all, by what was asked `then`; sorted."""
+    known = dict(then)
+    return tuple(key for key, digest in asked(policy) if known.get(key) != digest)
+
+
 def _by_task(key: str, policy: LoadedPolicy) -> str:
     return _ENTRY.sub(lambda entry: f"benchmarks.{policy.policy.benchmarks[int(entry[1])].task}", key)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 from quantguard.core.bundled import named_file
 from quantguard.core.errors import PolicyError
 from quantguard.core.remark import Place
-from quantguard.evidence.records import digest_of
+from quantguard.evidence.records import digest_bytes, digest_of
 from quantguard.policy.anchors import rule_places
 from quantguard.policy.document import parse_document
 from quantguard.policy.extends import Written, read_written
@@ -90,7 +89,7 @@ def _load(path: Path, problems: list[PolicyError]) -> LoadedPolicy | None:
     problems.extend(wrong)
     extends = len(written.layers) > 1
     text = render(written.values()).encode() if extends else written.own.document.data
-    digest = "sha256:" + hashlib.sha256(text).hexdigest()  # of what was parsed, not of what is there by now
+    digest = digest_bytes(text)  # of what was parsed, not of what is there by now
     # Keys and contents, not paths: a policy means the same wherever it is checked out.
     inputs_digest = digest_of([[file.key, file.digest] for file in inputs])
     return LoadedPolicy(policy, path, text, digest, inputs_digest, inputs, rule_places(policy, written), written)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from quantguard.core.errors import PolicyError, UsageError
 from quantguard.core.remark import Place
 from quantguard.core.waiver import Waiver
+from quantguard.evidence.records import digest_bytes
 from quantguard.policy.document import Document, parse_document, read_bounded
 from quantguard.policy.json_schema import json_schema, schema_text
 from quantguard.policy.problems import translate
@@ -128,7 +128,7 @@ def parse_waivers(
     if problems:
         return tuple(sorted(problems, key=lambda problem: problem.line))
     places = tuple(document.place(("waivers", index)) for index in range(len(waivers)))
-    return LoadedWaivers(path, data, "sha256:" + hashlib.sha256(data).hexdigest(), waivers, places)
+    return LoadedWaivers(path, data, digest_bytes(data), waivers, places)
 
 
 def require_apart(path: Path, model: Path | None, here: Path) -> None:

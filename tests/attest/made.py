@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from quantguard.attest.opened import envelope_digest
 from quantguard.attest.statements import Decided, Measured, decided_payload, measured_payload
 from quantguard.attest.tags import SignedPair, to_tags
 from quantguard.core.attestation import Binding, timestamp
@@ -18,6 +17,7 @@ from quantguard.core.model import VersionIdentity
 from quantguard.core.verdict import Subject
 from quantguard.evidence.dsse import sign
 from quantguard.evidence.keys import Signer
+from quantguard.evidence.records import digest_bytes
 from quantguard.evidence.statement import PAYLOAD_TYPE
 from quantguard.policy.evidence import asked
 from quantguard.policy.load import LoadedPolicy, load_policy
@@ -68,7 +68,7 @@ def signed_pair(
         waivers=(),
         policy_name=policy.policy.name,
         policy_digest=policy.digest,
-        measurements=envelope_digest(envelope),
+        measurements=digest_bytes(envelope),
         decided_at=timestamp(at),
     )
     decided = replace(decided, **(changes or {}))
